@@ -1,0 +1,425 @@
+"""The words on the wire: frames in, frames out, and the rules that need no I/O to check.
+
+JSON in and out through msgspec. Key names and their order are KamaChat's; what is ours comes after them.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from enum import IntEnum
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from kama.errors import BadParameter, Code, KamaError, RateLimited
+
+PROTOCOL_VERSION = 1
+HISTORY_LIMIT = 50
+HISTORY_LIMIT_MAX = 200
+ISSUER = "kama_chat"
+
+ID_PATTERN = r"[A-Za-z0-9_-]{1,19}"
+_USER = re.compile(rf"U{ID_PATTERN}\Z")
+_GROUP = re.compile(rf"G{ID_PATTERN}\Z")
+
+
+class MessageType(IntEnum):
+    """KamaChat's message types."""
+
+    TEXT = 0
+    VOICE = 1
+    FILE = 2
+    AUDIO_OR_VIDEO = 3
+
+
+class MessageStatus(IntEnum):
+    """The life of a stored message; it never goes back."""
+
+    UNSENT = 0
+    SENT = 1
+    DELIVERED = 2
+    READ = 3
+
+
+def is_user_id(value: str) -> bool:
+    """`U` and 1 to 19 of `[A-Za-z0-9_-]`."""
+    return _USER.match(value) is not None
+
+
+def is_group_id(value: str) -> bool:
+    """`G` and 1 to 19 of `[A-Za-z0-9_-]`."""
+    return _GROUP.match(value) is not None
+
+
+def conversation_id(send_id: str, receive_id: str) -> str:
+    """The conversation of a message: the group's id, or `<smaller>_<larger>` of the two user ids.
+
+    An id may itself hold `_`: then `:`, which no id can hold, stands between the two. Otherwise the pairs
+    (`U1`, `U2_U3`) and (`U1_U2`, `U3`) would be one conversation, and each would read the other's messages.
+    """
+    if receive_id[0] == "G":
+        return receive_id
+    if send_id > receive_id:
+        send_id, receive_id = receive_id, send_id
+    separator = ":" if "_" in send_id or "_" in receive_id else "_"
+    return f"{send_id}{separator}{receive_id}"
+
+
+def participants(conversation: str) -> tuple[str, str] | None:
+    """The two users of a 1:1 conversation (the same twice for notes to oneself); None for a group."""
+    if conversation.startswith("G"):
+        return None
+    first, found, second = conversation.partition(":" if ":" in conversation else "_")
+    return (first, second) if found and is_user_id(first) and is_user_id(second) else None
+
+
+def local_time(ms: int) -> str:
+    """`YYYY-MM-DD HH:MM:SS` in the node's local time, as KamaChat writes it."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(ms / 1000))
+
+
+# --- from the client -----------------------------------------------------------------------------------
+
+UserOrGroup = Annotated[str, Meta(pattern=rf"^[UG]{ID_PATTERN}\Z")]
+UserId = Annotated[str, Meta(pattern=rf"^U{ID_PATTERN}\Z")]
+Text20 = Annotated[str, Meta(max_length=20)]
+Text50 = Annotated[str, Meta(max_length=50)]
+Text255 = Annotated[str, Meta(max_length=255)]
+
+
+class ChatMessageRequest(Struct, kw_only=True):
+    """One message as a client sends it. Column sizes are upstream's; `client_msg_id` is ours."""
+
+    session_id: Text20 = ""
+    type: Annotated[int, Meta(ge=0, le=3)]
+    content: str = ""
+    url: Text255 = ""
+    send_id: UserId
+    send_name: Text20 = ""
+    send_avatar: Text255 = ""
+    receive_id: UserOrGroup
+    file_size: Text20 = ""
+    file_type: Text50 = ""
+    file_name: Text50 = ""
+    av_data: str = ""
+    client_msg_id: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+
+
+class AuthFrame(Struct, tag="auth"):
+    token: str
+
+
+class DeliveredFrame(Struct, tag="delivered"):
+    uuid: str
+
+
+class ReadFrame(Struct, tag="read"):
+    uuid: str
+
+
+class PullFrame(Struct, tag="pull"):
+    conversation: str
+    after_seq: Annotated[int, Meta(ge=0)] = 0
+    limit: Annotated[int, Meta(ge=1, le=HISTORY_LIMIT_MAX)] = HISTORY_LIMIT
+
+
+class PingFrame(Struct, tag="ping"):
+    pass
+
+
+ControlFrame = AuthFrame | DeliveredFrame | ReadFrame | PullFrame | PingFrame
+CONTROL_TYPES = ("auth", "delivered", "read", "pull", "ping")
+
+_chat_decoder = msgspec.json.Decoder(ChatMessageRequest)
+_control_decoder = msgspec.json.Decoder(ControlFrame)
+_raw_decoder = msgspec.json.Decoder()
+_encoder = msgspec.json.Encoder()
+encode = _encoder.encode
+
+
+class BadFrame(BadParameter):
+    """A frame that is not one of ours. `client_msg_id` is given back where it could still be read."""
+
+    def __init__(self, message: str, *, field: str | None = None, client_msg_id: str | None = None) -> None:
+        super().__init__(message, field=field)
+        self.client_msg_id = client_msg_id
+
+
+def decode_frame(data: bytes) -> ChatMessageRequest | ControlFrame:
+    """One frame of a client. Raises BadFrame, which names the field, what was expected and what came."""
+    try:
+        request = _chat_decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return _decode_other(data, error)
+    if b"\\u0000" in data:
+        _refuse_nul(request)
+    return request
+
+
+def decode_request(data: bytes) -> ChatMessageRequest:
+    """A chat message from HTTP or Kafka, where control frames do not exist. Raises BadFrame."""
+    frame = decode_frame(data)
+    if not isinstance(frame, ChatMessageRequest):
+        raise BadFrame("expected a chat message with a numeric type, got a control frame", field="type")
+    return frame
+
+
+def _decode_other(data: bytes, error: Exception) -> ControlFrame:
+    if not isinstance(error, msgspec.ValidationError):
+        raise BadFrame(f"expected one JSON object in UTF-8: {error}") from None
+    raw = _raw_decoder.decode(data)
+    if not isinstance(raw, dict):
+        raise BadFrame(f"expected one JSON object, got {describe(raw)}")
+    kind = raw.get("type")
+    client_msg_id = raw.get("client_msg_id")
+    known_id = client_msg_id if isinstance(client_msg_id, str) and len(client_msg_id) <= 64 else None
+    if not isinstance(kind, str):
+        raise explain(error, raw, BadFrame, client_msg_id=known_id)
+    if kind not in CONTROL_TYPES:
+        names = ", ".join(CONTROL_TYPES)
+        raise BadFrame(
+            f"expected type 0, 1, 2 or 3 or one of {names}, got {describe(kind)}",
+            field="type",
+            client_msg_id=known_id,
+        )
+    try:
+        return _control_decoder.decode(data)
+    except msgspec.ValidationError as control_error:
+        raise explain(control_error, raw, BadFrame) from None
+
+
+_EXPECTED = re.compile(r"Expected (?P<expected>.*?)(?:, got .*?)?(?: - at `\$\.?(?P<path>[^`]*)`)?\Z", re.S)
+_MISSING = re.compile(r"Object missing required field `(?P<field>[^`]*)`")
+_UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>[^`]*)`")
+
+
+def explain(
+    error: msgspec.ValidationError, raw: Any, kind: type[KamaError] = BadParameter, **details: Any
+) -> KamaError:
+    """msgspec's refusal in our words: the field, what was expected and what came."""
+    text = str(error)
+    if missing := _MISSING.search(text):
+        field = missing["field"]
+        return kind(f"expected the field {field}, got none", field=field, **details)
+    if unknown := _UNKNOWN.search(text):
+        field = unknown["field"]
+        return kind(f"expected no field {field}: it is unknown here", field=field, **details)
+    if matched := _EXPECTED.match(text):
+        path = matched["path"] or ""
+        field = re.split(r"[.\[]", path)[0] or None
+        came = raw.get(field) if isinstance(raw, dict) and field else raw
+        expected = matched["expected"].replace("`", "")
+        return kind(f"expected {expected}, got {describe(came)}", field=field, **details)
+    return kind(text, **details)
+
+
+def describe(value: Any) -> str:
+    """What came, in a few words and never at length: a payload has no place in an error."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return f"the number {value}" if abs(value) < 10**15 else "a very large number"
+        case str():
+            return repr(value) if len(value) <= 24 else f"a string of {len(value)} characters"
+        case list():
+            return f"an array of {len(value)}"
+        case _:
+            return "an object"
+
+
+def _refuse_nul(request: ChatMessageRequest) -> None:
+    for field in request.__struct_fields__:
+        value = getattr(request, field)
+        if isinstance(value, str) and "\x00" in value:
+            raise BadFrame(
+                "expected text without U+0000, which no database column holds, got one",
+                field=field,
+                client_msg_id=request.client_msg_id,
+            )
+
+
+# --- call signals --------------------------------------------------------------------------------------
+
+_STORED_SIGNALS = frozenset({"start_call", "receive_call", "reject_call"})
+
+
+class _AvData(Struct):
+    messageId: str = ""  # noqa: N815 - upstream's key
+    type: str = ""
+
+
+_av_decoder = msgspec.json.Decoder(_AvData)
+
+
+def is_stored_signal(request: ChatMessageRequest) -> bool:
+    """Whether a call signal (type 3) is kept: PROXY's start, receive and reject are, the rest is ephemeral.
+
+    Raises BadFrame for `av_data` that is not a JSON object, and for a signal to a group.
+    """
+    if request.receive_id[0] == "G":
+        raise BadFrame(
+            "expected a call signal to a user (U…), got one to a group",
+            field="receive_id",
+            client_msg_id=request.client_msg_id,
+        )
+    try:
+        signal = _av_decoder.decode(request.av_data)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise BadFrame(
+            f"expected a JSON object in a string, got {describe(request.av_data)}: {error}",
+            field="av_data",
+            client_msg_id=request.client_msg_id,
+        ) from None
+    return signal.messageId == "PROXY" and signal.type in _STORED_SIGNALS
+
+
+# --- to the client -------------------------------------------------------------------------------------
+
+
+class Message(Struct, kw_only=True):
+    """A message as clients and history see it: upstream's keys in upstream's order, then ours."""
+
+    send_id: str
+    send_name: str
+    send_avatar: str
+    receive_id: str
+    type: int
+    content: str
+    url: str
+    file_type: str
+    file_name: str
+    file_size: str
+    created_at: str
+    av_data: str | UnsetType = UNSET
+    uuid: str
+    session_id: str
+    seq: int
+    status: int
+    client_msg_id: str | UnsetType = UNSET
+    created_ms: int
+
+
+def build_message(request: ChatMessageRequest, uuid: int, seq: int, created_ms: int) -> Message:
+    """What is stored and pushed for a request: file fields only where the type has them."""
+    kind = request.type
+    has_file = kind in (MessageType.VOICE, MessageType.FILE)
+    is_signal = kind == MessageType.AUDIO_OR_VIDEO
+    return Message(
+        send_id=request.send_id,
+        send_name=request.send_name,
+        send_avatar=request.send_avatar,
+        receive_id=request.receive_id,
+        type=kind,
+        content="" if is_signal else request.content,
+        url="" if is_signal else request.url,
+        file_type=request.file_type if has_file else "",
+        file_name=request.file_name if has_file else "",
+        file_size=request.file_size if has_file else "" if is_signal else "0B",
+        created_at=local_time(created_ms),
+        av_data=request.av_data if is_signal else UNSET,
+        uuid=str(uuid),
+        session_id=request.session_id,
+        seq=seq,
+        status=MessageStatus.UNSENT,
+        client_msg_id=request.client_msg_id if request.client_msg_id is not None else UNSET,
+        created_ms=created_ms,
+    )
+
+
+class SystemFrame(Struct, kw_only=True, omit_defaults=True, tag="system"):
+    """`event` is `welcome` (first on every connection), `caught_up` or `pulled`.
+
+    `complete` is false when a conversation had more than `resume_max` messages waiting: `behind` then names
+    each, and the client pulls. `positions` gives the last seq of the user's conversations, so that a client
+    which knows its own can see whether anything is missing.
+    """
+
+    content: str
+    event: Literal["welcome", "caught_up", "pulled"]
+    node: str | UnsetType = UNSET
+    protocol: int | UnsetType = UNSET
+    limits: dict[str, int | float] | UnsetType = UNSET
+    complete: bool | UnsetType = UNSET
+    behind: list[Behind] | UnsetType = UNSET
+    positions: dict[str, int] | UnsetType = UNSET
+    conversation: str | UnsetType = UNSET
+    last_seq: int | UnsetType = UNSET
+
+
+class Behind(Struct):
+    """A conversation that goes on past what catch-up pushed: pull from `after_seq` up to `last_seq`."""
+
+    conversation: str
+    after_seq: int
+    last_seq: int
+
+
+class AckFrame(Struct, kw_only=True, tag="ack"):
+    client_msg_id: str
+    uuid: str
+    status: Literal["accepted"] = "accepted"
+
+
+class StatusFrame(Struct, kw_only=True, tag="status"):
+    """The sender's messages of `conversation` up to `seq` are now `status` (a name) by `user_id`; `at` in ms."""
+
+    conversation: str
+    seq: int
+    status: Literal["sent", "delivered", "read"]
+    user_id: str
+    at: int
+
+
+class ErrorFrame(Struct, kw_only=True, omit_defaults=True, tag="error"):
+    code: int
+    message: str
+    field: str | None = None
+    client_msg_id: str | None = None
+    retry_after_ms: int | None = None
+
+
+class ExpiringFrame(Struct, tag="expiring"):
+    """The token ends in `in_` seconds (key `in`)."""
+
+    in_: int = msgspec.field(name="in")
+
+
+class PongFrame(Struct, tag="pong"):
+    pass
+
+
+def error_frame(error: KamaError, client_msg_id: str | None = None) -> bytes:
+    """An error as the client meets it on the socket."""
+    if client_msg_id is None and isinstance(error, BadFrame):
+        client_msg_id = error.client_msg_id
+    retry = int(error.retry_after * 1000) if isinstance(error, RateLimited) else None
+    return encode(
+        ErrorFrame(
+            code=error.code,
+            message=error.message,
+            field=error.field,
+            client_msg_id=client_msg_id,
+            retry_after_ms=retry,
+        )
+    )
+
+
+class Envelope(Struct):
+    """Every HTTP answer but health and metrics."""
+
+    code: int
+    msg: str
+    data: Any = None
+
+
+def envelope(data: Any = None) -> bytes:
+    return encode(Envelope(Code.SUCCESS, "success", data))
+
+
+def error_envelope(code: int, message: str) -> bytes:
+    return encode(Envelope(code, message, None))

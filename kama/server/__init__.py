@@ -1,0 +1,1 @@
+"""The node: accepts, stores, routes and proves the delivery of messages."""

@@ -1,0 +1,105 @@
+"""Tokens: issue and verify. Claims are KamaChat's, so a token of its backend with the same secret is good here.
+
+Claims: `user_id`, `sub` (`access_token` or `refresh_token`), `iss`, `iat`, `exp`; ours: `role`, `jti`.
+RFC 7519 (JWT), RFC 7515 (JWS). Light to import: `kama token` needs nothing else.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import jwt
+
+from kama.errors import Unauthorised
+from kama.protocol import is_user_id
+
+Role = Literal["user", "viewer", "admin"]
+ROLES: tuple[Role, ...] = get_args(Role)
+ACCESS = "access_token"
+REFRESH = "refresh_token"
+_MIN_SECRET_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a verified token speaks for. `expires_at` is Unix seconds."""
+
+    user_id: str
+    role: Role
+    expires_at: float
+    token_id: str | None = None
+
+    def may_act_for(self, user_id: str) -> bool:
+        return self.user_id == user_id or self.role == "admin"
+
+
+class TokenKeeper:
+    """Issues and verifies tokens with one shared secret.
+
+    Raises ValueError when made with a secret too short for its algorithm (RFC 7518, section 3.2).
+    """
+
+    def __init__(self, secret: str, *, algorithm: str = "HS256", issuer: str = "kama_chat") -> None:
+        if len(secret.encode()) < _MIN_SECRET_BYTES:
+            raise ValueError(f"expected a secret of at least {_MIN_SECRET_BYTES} bytes, got {len(secret.encode())}")
+        self._secret = secret
+        self._algorithm = algorithm
+        self._issuer = issuer
+        self._jwt = jwt.PyJWT({"enforce_minimum_key_length": True})
+
+    def issue(self, user_id: str, ttl: float, role: Role = "user", *, now: float | None = None) -> str:
+        """An access token that ends after `ttl` seconds."""
+        issued = int(time.time() if now is None else now)
+        claims: dict[str, Any] = {
+            "user_id": user_id,
+            "sub": ACCESS,
+            "iss": self._issuer,
+            "iat": issued,
+            "exp": issued + max(1, int(ttl)),
+            "jti": uuid.uuid4().hex,
+        }
+        if role != "user":
+            claims["role"] = role
+        return self._jwt.encode(claims, self._secret, algorithm=self._algorithm)
+
+    def verify(self, token: str) -> Identity:
+        """Raises Unauthorised, which says what is wrong and never repeats the token."""
+        try:
+            claims = self._jwt.decode(
+                token,
+                self._secret,
+                algorithms=[self._algorithm],
+                issuer=self._issuer,
+                options={"require": ["exp", "iss", "sub", "user_id"]},
+            )
+        except jwt.ExpiredSignatureError:
+            raise Unauthorised("the token has expired", hint="get a new one") from None
+        except jwt.InvalidSignatureError:
+            raise Unauthorised("the token's signature does not match this node's secret") from None
+        except jwt.InvalidAlgorithmError:
+            raise Unauthorised(f"expected a token signed with {self._algorithm}, got another algorithm") from None
+        except jwt.InvalidIssuerError:
+            raise Unauthorised(f"expected a token issued by {self._issuer}, got another issuer") from None
+        except jwt.MissingRequiredClaimError as error:
+            raise Unauthorised(f"expected a token with the claim {error.claim}, got none") from None
+        except jwt.InvalidTokenError as error:
+            raise Unauthorised(f"expected a valid JSON Web Token, got one that is not: {error}") from None
+        return _identity(claims)
+
+
+def _identity(claims: dict[str, Any]) -> Identity:
+    if claims["sub"] == REFRESH:
+        raise Unauthorised("expected an access token, got a refresh token")
+    if claims["sub"] != ACCESS:
+        raise Unauthorised(f"expected a token whose sub is {ACCESS}, got another")
+    user_id = claims["user_id"]
+    if not isinstance(user_id, str) or not is_user_id(user_id):
+        raise Unauthorised("expected a token whose user_id is U and 1 to 19 of [A-Za-z0-9_-], got another")
+    role = claims.get("role", "user")
+    if role not in ROLES:
+        raise Unauthorised(f"expected a role of {', '.join(ROLES)}, got another")
+    token_id = claims.get("jti") or claims.get("token_id")
+    return Identity(user_id, role, float(claims["exp"]), token_id if isinstance(token_id, str) else None)
