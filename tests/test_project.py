@@ -1,0 +1,134 @@
+"""The project keeps its own rules: nothing of a developer's machine in it, one version, modules that load."""
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import kama
+
+ROOT = Path(__file__).resolve().parent.parent
+
+MACHINE_PATH = re.compile(r"(?<![\w.])/(work|farm|root)/")
+
+# Put together here, so that this file does not contain what it looks for.
+REGISTRY_HOST = re.compile(
+    "|".join(
+        r"\.".join(parts)
+        for parts in (
+            ("py" + "pi", "org"),
+            ("python" + "hosted", "org"),
+            ("npm" + "js", "(org|com)"),
+            ("crates", "io"),
+            ("ruby" + "gems", "org"),
+            ("maven", "org"),
+            ("maven", "apache", "org"),
+            ("proxy", "golang", "org"),
+        )
+    ),
+    re.IGNORECASE,
+)
+
+# Alembic runs these files itself, inside a migration; nothing else can import them.
+RUN_BY_ALEMBIC = "kama/server/store/migrations/"
+
+
+def tracked_files() -> list[Path]:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode != 0:
+        pytest.skip(f"needs a git checkout: {listed.stderr.strip() or listed.returncode}")
+    return [path for name in listed.stdout.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def modules() -> list[str]:
+    names = []
+    for path in sorted((ROOT / "kama").rglob("*.py")):
+        relative = path.relative_to(ROOT)
+        if path.name == "__main__.py" or relative.as_posix().startswith(RUN_BY_ALEMBIC):
+            continue
+        parts = relative.with_suffix("").parts
+        names.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+    return names
+
+
+def lines_with(pattern: re.Pattern[str]) -> list[str]:
+    return [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()[:120]}"
+        for path in tracked_files()
+        for number, line in enumerate(path.read_text(errors="replace").splitlines(), start=1)
+        if pattern.search(line)
+    ]
+
+
+def test_no_tracked_file_names_a_path_of_a_developers_machine() -> None:
+    assert lines_with(MACHINE_PATH) == []
+
+
+def test_no_tracked_file_names_the_host_of_a_package_registry() -> None:
+    assert lines_with(REGISTRY_HOST) == []
+
+
+@pytest.mark.parametrize("folder", ["work", "farm", "root"])
+@pytest.mark.parametrize("text", ["/{}/notes", "see '/{}/a/b'", "cd /{}/"])
+def test_the_rule_about_paths_sees_one(text: str, folder: str) -> None:
+    assert MACHINE_PATH.search(text.format(folder))
+
+
+@pytest.mark.parametrize("text", ["/network/a", "./work/a", "a/root/b", "work/life"])
+def test_the_rule_about_paths_lets_other_text_pass(text: str) -> None:
+    assert not MACHINE_PATH.search(text)
+
+
+def test_the_package_and_its_metadata_name_the_same_version() -> None:
+    metadata = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert metadata["project"]["version"] == kama.__version__
+
+
+def test_every_module_can_be_the_first_one_imported() -> None:
+    # Each in a process of its own, forked from one that has what they share: a cycle between two modules
+    # shows only to whoever imports the wrong one of them first.
+    program = """
+import contextlib, importlib, os, sys
+for shared in ("pydantic_settings", "sqlalchemy.ext.asyncio", "starlette.applications", "typer", "uvicorn"):
+    with contextlib.suppress(ImportError):
+        importlib.import_module(shared)
+for name in sys.argv[1:]:
+    child = os.fork()
+    if child == 0:
+        try:
+            importlib.import_module(name)
+        except BaseException as error:
+            print(f"{name}: {type(error).__name__}: {error}", flush=True)
+            os._exit(1)
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, *modules()], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
+
+
+def test_the_licence_is_the_one_that_the_metadata_names() -> None:
+    metadata = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    licence = (ROOT / "LICENSE").read_text()
+    assert metadata["project"]["license"] == "Apache-2.0"
+    assert "Apache License" in licence
+    assert "Version 2.0, January 2004" in licence
+    assert "END OF TERMS AND CONDITIONS" in licence
+
+
+@pytest.mark.parametrize("name", [".ci/run", "scripts/services", "scripts/test"])
+def test_a_script_can_be_run_by_its_name(name: str) -> None:
+    assert os.access(ROOT / name, os.X_OK)
+    assert (ROOT / name).read_text().startswith("#!/usr/bin/env ")
+
+
+def test_make_alone_lists_every_command_that_it_explains() -> None:
+    listed = subprocess.run(["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for target in ("serve", "test", "check", "format", "clean"):
+        assert re.search(rf"^  make {target} +\S", listed.stdout, re.MULTILINE), target
