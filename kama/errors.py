@@ -1,4 +1,4 @@
-"""What can go wrong, said once: the code on the wire, the HTTP status, and whether trying again helps.
+"""What can go wrong, said once: the code on the wire, the HTTP status, the exit code, whether trying again helps.
 
 Own mistakes raise builtin exceptions; this family is for what a client, an operator or a command is told.
 """
@@ -30,6 +30,7 @@ class CloseCode(IntEnum):
     GOING_AWAY = 1001
     INVALID_DATA = 1007
     TOO_LARGE = 1009
+    INTERNAL_ERROR = 1011
     REPLACED = 4001
     KICKED = 4002
     FORBIDDEN = 4003
@@ -39,11 +40,24 @@ class CloseCode(IntEnum):
     NO_PONG = 4010
 
 
+class ExitCode(IntEnum):
+    """How a command ended."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    CANNOT_CONNECT = 3
+    AUTH = 4
+    TIMEOUT = 5
+    INTERRUPTED = 130
+
+
 class KamaError(Exception):
     """Something to tell the other side. `field` names what was wrong, `hint` what would mend it."""
 
     code = Code.BUSY
     http_status = 500
+    exit_code = ExitCode.FAILED
     retriable = False
 
     def __init__(self, message: str, *, field: str | None = None, hint: str | None = None) -> None:
@@ -80,11 +94,13 @@ class Busy(KamaError):
 class Unauthorised(KamaError):
     code = Code.UNAUTHORISED
     http_status = 401
+    exit_code = ExitCode.AUTH
 
 
 class Forbidden(KamaError):
     code = Code.FORBIDDEN
     http_status = 403
+    exit_code = ExitCode.AUTH
 
 
 class NotFound(KamaError):
@@ -114,3 +130,32 @@ class SettingsError(KamaError):
 
     code = Code.BAD_PARAMETER
     http_status = 400
+    exit_code = ExitCode.USAGE
+
+
+class CannotConnect(KamaError):
+    """No node answers at the address."""
+
+    http_status = 503
+    exit_code = ExitCode.CANNOT_CONNECT
+    retriable = True
+
+
+class TimedOut(KamaError):
+    """The node answers, but what was waited for did not happen in time."""
+
+    http_status = 504
+    exit_code = ExitCode.TIMEOUT
+    retriable = True
+
+
+_BY_CODE: dict[int, type[KamaError]] = {
+    kind.code: kind for kind in (BadParameter, NoSuchGroup, Busy, Unauthorised, Forbidden, NotFound, DatabaseFailed)
+}
+
+
+def error_from_code(code: int, message: str, *, field: str | None = None, retry_after: float = 1.0) -> KamaError:
+    """What a node answered, as the error that it was there. `retry_after` in seconds, for a rate limit."""
+    if code == Code.RATE_LIMITED:
+        return RateLimited(message, retry_after=retry_after, field=field)
+    return _BY_CODE.get(code, KamaError)(message, field=field)

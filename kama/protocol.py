@@ -5,6 +5,7 @@ JSON in and out through msgspec. Key names and their order are KamaChat's; what 
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from enum import IntEnum
@@ -19,6 +20,7 @@ PROTOCOL_VERSION = 1
 HISTORY_LIMIT = 50
 HISTORY_LIMIT_MAX = 200
 ISSUER = "kama_chat"
+SEQ_MAX = 2**63 - 1  # what a database column holds
 
 ID_PATTERN = r"[A-Za-z0-9_-]{1,19}"
 _USER = re.compile(rf"U{ID_PATTERN}\Z")
@@ -121,7 +123,7 @@ class ReadFrame(Struct, tag="read"):
 
 class PullFrame(Struct, tag="pull"):
     conversation: str
-    after_seq: Annotated[int, Meta(ge=0)] = 0
+    after_seq: Annotated[int, Meta(ge=0, le=SEQ_MAX)] = 0
     limit: Annotated[int, Meta(ge=1, le=HISTORY_LIMIT_MAX)] = HISTORY_LIMIT
 
 
@@ -134,7 +136,9 @@ CONTROL_TYPES = ("auth", "delivered", "read", "pull", "ping")
 
 _chat_decoder = msgspec.json.Decoder(ChatMessageRequest)
 _control_decoder = msgspec.json.Decoder(ControlFrame)
-_raw_decoder = msgspec.json.Decoder()
+_parts_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_any_decoder = msgspec.json.Decoder()
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _encoder = msgspec.json.Encoder()
 encode = _encoder.encode
 
@@ -149,13 +153,14 @@ class BadFrame(BadParameter):
 
 def decode_frame(data: bytes) -> ChatMessageRequest | ControlFrame:
     """One frame of a client. Raises BadFrame, which names the field, what was expected and what came."""
+    frame: ChatMessageRequest | ControlFrame
     try:
-        request = _chat_decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        return _decode_other(data, error)
+        frame = _chat_decoder.decode(data)
+    except _UNREADABLE as error:
+        frame = _decode_other(data, error)
     if b"\\u0000" in data:
-        _refuse_nul(request)
-    return request
+        _refuse_nul(frame)
+    return frame
 
 
 def decode_request(data: bytes) -> ChatMessageRequest:
@@ -167,14 +172,19 @@ def decode_request(data: bytes) -> ChatMessageRequest:
 
 
 def _decode_other(data: bytes, error: Exception) -> ControlFrame:
+    """A control frame, or the reason why the frame is none of ours.
+
+    The first decoder stops at the first wrong field: what comes after it may be anything, and is read with care.
+    """
     if not isinstance(error, msgspec.ValidationError):
-        raise BadFrame(f"expected one JSON object in UTF-8: {error}") from None
-    raw = _raw_decoder.decode(data)
-    if not isinstance(raw, dict):
-        raise BadFrame(f"expected one JSON object, got {describe(raw)}")
+        raise _unreadable(error)
+    try:
+        raw = fields_of(data)
+    except _UNREADABLE as broken:
+        raise _unreadable(broken) from None
     kind = raw.get("type")
     client_msg_id = raw.get("client_msg_id")
-    known_id = client_msg_id if isinstance(client_msg_id, str) and len(client_msg_id) <= 64 else None
+    known_id = client_msg_id if isinstance(client_msg_id, str) and 0 < len(client_msg_id) <= 64 else None
     if not isinstance(kind, str):
         raise explain(error, raw, BadFrame, client_msg_id=known_id)
     if kind not in CONTROL_TYPES:
@@ -185,13 +195,34 @@ def _decode_other(data: bytes, error: Exception) -> ControlFrame:
             client_msg_id=known_id,
         )
     try:
-        return _control_decoder.decode(data)
+        control: ControlFrame = _control_decoder.decode(data)
+        return control
     except msgspec.ValidationError as control_error:
         raise explain(control_error, raw, BadFrame) from None
+    except _UNREADABLE as broken:
+        raise _unreadable(broken) from None
+
+
+def _unreadable(error: Exception) -> BadFrame:
+    return BadFrame(f"expected one JSON object in UTF-8: {error}")
+
+
+def fields_of(data: bytes) -> dict[str, Any]:
+    """What a JSON object holds, for an error about it. Raises what msgspec raises when it is not one."""
+    return {name: _peek(part) for name, part in _parts_decoder.decode(data).items()}
+
+
+def _peek(part: msgspec.Raw) -> Any:
+    """The value, or its bytes where it nests too deep or is no number that fits."""
+    try:
+        return _any_decoder.decode(part)
+    except _UNREADABLE:
+        return part
 
 
 _EXPECTED = re.compile(r"Expected (?P<expected>.*?)(?:, got .*?)?(?: - at `\$\.?(?P<path>[^`]*)`)?\Z", re.S)
 _MISSING = re.compile(r"Object missing required field `(?P<field>[^`]*)`")
+_OUT_OF_RANGE = re.compile(r"(?:Integer value|Number) out of range(?: - at `\$\.?(?P<path>[^`]*)`)?")
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>[^`]*)`")
 
 
@@ -206,13 +237,19 @@ def explain(
     if unknown := _UNKNOWN.search(text):
         field = unknown["field"]
         return kind(f"expected no field {field}: it is unknown here", field=field, **details)
+    if beyond := _OUT_OF_RANGE.match(text):
+        field = _first_name(beyond["path"])
+        return kind("expected a number that fits into 64 bits, got one that does not", field=field, **details)
     if matched := _EXPECTED.match(text):
-        path = matched["path"] or ""
-        field = re.split(r"[.\[]", path)[0] or None
+        field = _first_name(matched["path"])
         came = raw.get(field) if isinstance(raw, dict) and field else raw
         expected = matched["expected"].replace("`", "")
         return kind(f"expected {expected}, got {describe(came)}", field=field, **details)
     return kind(text, **details)
+
+
+def _first_name(path: str | None) -> str | None:
+    return re.split(r"[.\[]", path or "")[0] or None
 
 
 def describe(value: Any) -> str:
@@ -228,18 +265,20 @@ def describe(value: Any) -> str:
             return repr(value) if len(value) <= 24 else f"a string of {len(value)} characters"
         case list():
             return f"an array of {len(value)}"
+        case msgspec.Raw():
+            return "a value that cannot be read"
         case _:
             return "an object"
 
 
-def _refuse_nul(request: ChatMessageRequest) -> None:
-    for field in request.__struct_fields__:
-        value = getattr(request, field)
+def _refuse_nul(frame: ChatMessageRequest | ControlFrame) -> None:
+    for field in frame.__struct_fields__:
+        value = getattr(frame, field)
         if isinstance(value, str) and "\x00" in value:
             raise BadFrame(
                 "expected text without U+0000, which no database column holds, got one",
                 field=field,
-                client_msg_id=request.client_msg_id,
+                client_msg_id=getattr(frame, "client_msg_id", None),
             )
 
 
@@ -249,7 +288,7 @@ _STORED_SIGNALS = frozenset({"start_call", "receive_call", "reject_call"})
 
 
 class _AvData(Struct):
-    messageId: str = ""  # noqa: N815 - upstream's key
+    messageId: str = ""
     type: str = ""
 
 
@@ -397,7 +436,7 @@ def error_frame(error: KamaError, client_msg_id: str | None = None) -> bytes:
     """An error as the client meets it on the socket."""
     if client_msg_id is None and isinstance(error, BadFrame):
         client_msg_id = error.client_msg_id
-    retry = int(error.retry_after * 1000) if isinstance(error, RateLimited) else None
+    retry = math.ceil(error.retry_after * 1000) if isinstance(error, RateLimited) else None
     return encode(
         ErrorFrame(
             code=error.code,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import jwt
@@ -20,7 +20,8 @@ Role = Literal["user", "viewer", "admin"]
 ROLES: tuple[Role, ...] = get_args(Role)
 ACCESS = "access_token"
 REFRESH = "refresh_token"
-_MIN_SECRET_BYTES = 32
+# RFC 7518, section 3.2: a key at least as long as the hash.
+_MIN_SECRET_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +36,23 @@ class Identity:
     def may_act_for(self, user_id: str) -> bool:
         return self.user_id == user_id or self.role == "admin"
 
+    def acting_as(self, user_id: str) -> Identity:
+        """The same token's rights and end, for the connection or request of `user_id`."""
+        return self if user_id == self.user_id else replace(self, user_id=user_id)
+
 
 class TokenKeeper:
     """Issues and verifies tokens with one shared secret.
 
-    Raises ValueError when made with a secret too short for its algorithm (RFC 7518, section 3.2).
+    Raises ValueError when made with an algorithm that is not one of the three, or with a secret too short for it.
     """
 
     def __init__(self, secret: str, *, algorithm: str = "HS256", issuer: str = "kama_chat") -> None:
-        if len(secret.encode()) < _MIN_SECRET_BYTES:
-            raise ValueError(f"expected a secret of at least {_MIN_SECRET_BYTES} bytes, got {len(secret.encode())}")
+        if algorithm not in _MIN_SECRET_BYTES:
+            raise ValueError(f"expected an algorithm of {', '.join(_MIN_SECRET_BYTES)}, got {algorithm!r}")
+        needed, given = _MIN_SECRET_BYTES[algorithm], len(secret.encode())
+        if given < needed:
+            raise ValueError(f"expected a secret of at least {needed} bytes for {algorithm}, got {given}")
         self._secret = secret
         self._algorithm = algorithm
         self._issuer = issuer
@@ -85,8 +93,9 @@ class TokenKeeper:
             raise Unauthorised(f"expected a token issued by {self._issuer}, got another issuer") from None
         except jwt.MissingRequiredClaimError as error:
             raise Unauthorised(f"expected a token with the claim {error.claim}, got none") from None
-        except jwt.InvalidTokenError as error:
-            raise Unauthorised(f"expected a valid JSON Web Token, got one that is not: {error}") from None
+        except (jwt.InvalidTokenError, UnicodeEncodeError) as error:
+            why = "it is not text" if isinstance(error, UnicodeEncodeError) else error
+            raise Unauthorised(f"expected a valid JSON Web Token, got one that is not: {why}") from None
         return _identity(claims)
 
 
@@ -102,4 +111,8 @@ def _identity(claims: dict[str, Any]) -> Identity:
     if role not in ROLES:
         raise Unauthorised(f"expected a role of {', '.join(ROLES)}, got another")
     token_id = claims.get("jti") or claims.get("token_id")
-    return Identity(user_id, role, float(claims["exp"]), token_id if isinstance(token_id, str) else None)
+    try:
+        expires_at = float(claims["exp"])
+    except OverflowError:
+        raise Unauthorised("expected a token whose exp is a time in seconds, got a very large number") from None
+    return Identity(user_id, role, expires_at, token_id if isinstance(token_id, str) else None)

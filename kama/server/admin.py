@@ -1,0 +1,121 @@
+"""The routes of operators: groups, kick, drain. Every action is logged with who did it to whom and why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import structlog
+from msgspec import Meta, Struct, field
+from starlette.requests import Request
+
+from kama.errors import BadParameter, CloseCode
+from kama.protocol import ID_PATTERN, is_group_id
+from kama.server.auth import Identity
+from kama.server.guard import read_body
+from kama.server.handlers import number
+from kama.server.store.groups import Group
+
+if TYPE_CHECKING:
+    from kama.server.app import Node
+
+log = structlog.get_logger("kama.admin")
+
+_PAGE = 100
+_PAGE_MAX = 1000
+UserId = Annotated[str, Meta(pattern=rf"^U{ID_PATTERN}\Z")]
+GroupId = Annotated[str, Meta(pattern=rf"^G{ID_PATTERN}\Z")]
+
+
+class GroupBody(Struct, forbid_unknown_fields=True):
+    group_id: GroupId
+    owner_id: UserId
+    members: list[UserId] = field(default_factory=list)
+    name: Annotated[str, Meta(max_length=50)] = ""
+
+
+class MembersBody(Struct, forbid_unknown_fields=True):
+    add: list[UserId] = field(default_factory=list)
+    remove: list[UserId] = field(default_factory=list)
+
+
+class KickBody(Struct, forbid_unknown_fields=True):
+    user_id: UserId
+    connection_id: str | None = None
+    reason: Annotated[str, Meta(max_length=100)] = ""
+
+
+async def create_group(node: Node, identity: Identity, request: Request) -> dict[str, Any]:
+    body: GroupBody = await read_body(request, GroupBody)
+    async with node.membership.change(body.group_id):
+        group = await node.groups.create(body.group_id, body.owner_id, body.members, body.name)
+    log.info("group created", actor=identity.user_id, group=group.group_id, members=group.member_count)
+    return show(group)
+
+
+async def list_groups(node: Node, _identity: Identity, request: Request) -> dict[str, Any]:
+    limit = number(request, "limit", 1, _PAGE_MAX) or _PAGE
+    groups = await node.groups.page(limit, request.query_params.get("after", ""))
+    listed = [{name: value for name, value in show(group).items() if name != "members"} for group in groups]
+    return {"groups": listed, "next": groups[-1].group_id if len(groups) == limit else None}
+
+
+async def show_group(node: Node, _identity: Identity, request: Request) -> dict[str, Any]:
+    return show(await node.groups.get(_group_id(request)))
+
+
+async def change_members(node: Node, identity: Identity, request: Request) -> dict[str, Any]:
+    body: MembersBody = await read_body(request, MembersBody)
+    group_id = _group_id(request)
+    if both := set(body.add) & set(body.remove):
+        raise BadParameter(f"expected each user in add or in remove, got {min(both)} in both")
+    async with node.membership.change(group_id):
+        added, removed = await node.groups.change(group_id, body.add, body.remove)
+    log.info("group changed", actor=identity.user_id, group=group_id, added=len(added), removed=len(removed))
+    members = await node.membership.members(group_id) or ()
+    return {"added": added, "removed": removed, "member_count": len(members)}
+
+
+async def dissolve_group(node: Node, identity: Identity, request: Request) -> None:
+    group_id = _group_id(request)
+    async with node.membership.change(group_id):
+        await node.groups.dissolve(group_id)
+    log.info("group dissolved", actor=identity.user_id, group=group_id)
+
+
+async def kick(node: Node, identity: Identity, request: Request) -> dict[str, int]:
+    """Closes a user's connections, or one of them, with 4002: it should not come back by itself."""
+    body: KickBody = await read_body(request, KickBody)
+    chosen = [
+        conn for conn in node.registry.get(body.user_id) if body.connection_id is None or conn.id == body.connection_id
+    ]
+    for conn in chosen:
+        conn.close(CloseCode.KICKED, body.reason or "kicked")
+    log.info("kicked", actor=identity.user_id, target=body.user_id, reason=body.reason, closed=len(chosen))
+    return {"closed": len(chosen)}
+
+
+async def drain(node: Node, identity: Identity, _request: Request) -> None:
+    """Shut the node down as SIGTERM does."""
+    log.info("drain asked for", actor=identity.user_id)
+    node.ask_to_stop()
+
+
+def _group_id(request: Request) -> str:
+    group_id: str = request.path_params["group_id"]
+    if not is_group_id(group_id):
+        raise BadParameter(f"expected a group id G…, got {group_id[:24]!r}", field="group_id")
+    return group_id
+
+
+def show(group: Group) -> dict[str, Any]:
+    return {
+        "group_id": group.group_id,
+        "name": group.name,
+        "owner_id": group.owner_id,
+        "created_ms": group.created_ms,
+        "members": [
+            {"user_id": member.user_id, "role": member.role.name.lower(), "joined_ms": member.joined_ms}
+            for member in group.members
+        ],
+        "member_count": group.member_count,
+    }

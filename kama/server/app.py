@@ -1,0 +1,301 @@
+"""The one place where parts are built and joined: a Node from settings, its routes, and the server around it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Sequence
+
+import structlog
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+
+from kama.errors import Busy, CloseCode
+from kama.protocol import PROTOCOL_VERSION, SystemFrame, encode
+from kama.server import admin, handlers, health
+from kama.server.auth import Identity, Role, TokenKeeper
+from kama.server.backlog import StoreBacklog
+from kama.server.cache import CacheBackend, HistoryCache, HistoryReader, MemoryBackend
+from kama.server.channel_broker import ChannelBroker
+from kama.server.chat_server import ChatServer
+from kama.server.delivery import Delivery
+from kama.server.guard import EXCEPTION_HANDLERS, guarded
+from kama.server.limits import TokenBuckets
+from kama.server.logs import configure_logs
+from kama.server.membership import Membership
+from kama.server.metrics import metrics_registry
+from kama.server.registry import ClientRegistry
+from kama.server.session import Sessions
+from kama.server.snowflake import Snowflake
+from kama.server.status import StatusWriter
+from kama.server.store.database import Database
+from kama.server.store.groups import GroupStore
+from kama.server.store.messages import MessageStore
+from kama.server.store.progress import ProgressStore
+from kama.server.websocket import LINGER, SansIOSocket, Socket
+from kama.server.ws_gateway import ConnLimits, UserConn, retry_reason
+from kama.settings import Settings
+
+log = structlog.get_logger("kama.node")
+
+_CLOSE_BATCH = 200
+_CLOSE_PAUSE = 0.05
+_ABUSE_FACTOR = 10
+
+
+class Node:
+    """All parts of one node. `start` before the first connection; `drain`, then `close`, at the end."""
+
+    def __init__(self, settings: Settings, tokens: TokenKeeper, name: str) -> None:
+        limits = settings.limits
+        self.settings = settings
+        self.name = settings.node.name or name
+        self.draining = False
+        self._closed = False
+        self.ask_to_stop: Callable[[], None] = lambda: None
+        self.tokens = tokens
+        self.database = Database(settings.store.url, settings.store.synchronous)
+        self.messages = MessageStore(self.database)
+        self.groups = GroupStore(self.database)
+        self.progress = ProgressStore(self.database)
+        self.cache = HistoryCache(_cache_backend(settings))
+        self.history = HistoryReader(self.messages, self.cache, settings.cache.max_messages)
+        self.membership = Membership(self.groups.member_ids)
+        self.registry = ClientRegistry(limits.connections, limits.connections_per_user, limits.multi_login)
+        self.delivery = Delivery(self.registry, self.membership)
+        self.status = StatusWriter(self.progress, self.cache, self._notify)
+        self.ids = Snowflake(1 if settings.node.id is None else settings.node.id)
+        self.chat = ChatServer(
+            ChannelBroker(limits.channel_size),
+            self.messages,
+            self.delivery,
+            self.membership,
+            self.cache,
+            self.ids,
+            TokenBuckets(limits.messages_per_second, limits.burst),
+            file_max_size=limits.file_max_size,
+            publish_timeout=limits.publish_timeout,
+        )
+        self.sessions = Sessions(
+            self.chat,
+            self.registry,
+            self.membership,
+            self.messages,
+            self.status,
+            self.tokens,
+            TokenBuckets(limits.messages_per_second, limits.burst * _ABUSE_FACTOR),
+        )
+        self._backlog = StoreBacklog(self.messages, self.progress)
+        self._conn_limits = ConnLimits(limits.channel_size, limits.send_back_max_bytes, limits.resume_max)
+        self._welcome = self._welcome_frame()
+        self.metrics = metrics_registry(self)
+
+    async def start(self) -> None:
+        """Raises SettingsError or what the database raises when it cannot be opened."""
+        await self.database.open()
+        self.ids.resume_after(await self.messages.last_uuid())
+        await self.cache.start()
+        await self.status.start()
+        await self.chat.start()
+
+    def new_conn(self, socket: Socket, identity: Identity, *, device: str, address: str, post_only: bool) -> UserConn:
+        return UserConn(
+            id=handlers.new_conn_id(),
+            identity=identity,
+            socket=socket,
+            welcome=self._welcome,
+            backlog=self._backlog,
+            limits=self._conn_limits,
+            sent=lambda conn, back, advance: self.status.mark_sent(conn.user_id, back, advance),
+            closed=self.registry.discard,
+            device=device,
+            address=address,
+            post_only=post_only,
+        )
+
+    def check_open(self) -> None:
+        if self.draining:
+            raise Busy("the node is shutting down: go to another one, or come back later")
+
+    def _notify(self, user_id: str, frame: bytes) -> None:
+        for conn in self.registry.get(user_id):
+            conn.offer_control(frame)
+
+    def _welcome_frame(self) -> bytes:
+        limits = self.settings.limits
+        return encode(
+            SystemFrame(
+                content="welcome to kama",
+                event="welcome",
+                node=self.name,
+                protocol=PROTOCOL_VERSION,
+                limits={
+                    "message_size": limits.message_size,
+                    "file_max_size": limits.file_max_size,
+                    "messages_per_second": limits.messages_per_second,
+                    "burst": limits.burst,
+                    "resume_max": limits.resume_max,
+                },
+            )
+        )
+
+    async def drain(self) -> None:
+        """Take nothing new, store and deliver what was taken, write it out, and send everybody off.
+
+        Connections leave in batches with 1001 and a spread time to come back; all within `drain_timeout`.
+        """
+        if self.draining:
+            return
+        self.draining = True
+        log.info("draining", connections=len(self.registry))
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.settings.server.drain_timeout
+        await self.chat.close(timeout=self.settings.server.drain_timeout / 2)
+        flushed_by = min(deadline, loop.time() + LINGER)
+        while loop.time() < flushed_by and any(conn.depth for conn in self.registry):
+            await asyncio.sleep(_CLOSE_PAUSE)
+        for number, conn in enumerate(list(self.registry), 1):
+            conn.close(CloseCode.GOING_AWAY, retry_reason())
+            if number % _CLOSE_BATCH == 0 and loop.time() < deadline:
+                await asyncio.sleep(_CLOSE_PAUSE)
+
+    async def close(self) -> None:
+        """Commit what is marked and let go of everything. Twice is harmless."""
+        if self._closed:
+            return
+        self._closed = True
+        self.draining = True
+        await self.chat.close(timeout=0)
+        await self.status.close()
+        await self.cache.close()
+        await self.database.close()
+        log.info("ended", node=self.name)
+
+
+def _cache_backend(settings: Settings) -> CacheBackend:
+    ttl, size = settings.cache.ttl, settings.cache.max_messages
+    if not settings.redis.url:
+        return MemoryBackend(ttl, size)
+    from kama.server.cache_redis import RedisBackend  # redis is slow to import, and most nodes have none
+
+    return RedisBackend(settings.redis.url, ttl, size)
+
+
+def routes() -> Sequence[BaseRoute]:
+    look: Sequence[Role] = ("viewer", "admin")
+    act: Sequence[Role] = ("admin",)
+    group, groups = "/admin/groups/{group_id}", "/admin/groups"
+    return [
+        WebSocketRoute("/wss", handlers.ws_login),
+        WebSocketRoute("/{path:path}", handlers.ws_not_found),
+        Route("/wss", handlers.http_on_wss),
+        Route("/user/wsLogout", guarded(handlers.ws_logout), methods=["POST"]),
+        Route("/message/send", guarded(handlers.send_message), methods=["POST"]),
+        Route("/message/getMessageList", guarded(handlers.pair_history)),
+        Route("/message/getGroupMessageList", guarded(handlers.group_history)),
+        Route(groups, guarded(admin.list_groups, *look), methods=["GET"]),
+        Route(groups, guarded(admin.create_group, *act), methods=["POST"]),
+        Route(group, guarded(admin.show_group, *look), methods=["GET"]),
+        Route(group, guarded(admin.dissolve_group, *act), methods=["DELETE"]),
+        Route(group + "/members", guarded(admin.change_members, *act), methods=["POST"]),
+        Route("/admin/kick", guarded(admin.kick, *act), methods=["POST"]),
+        Route("/admin/drain", guarded(admin.drain, *act), methods=["POST"]),
+        Route("/health/live", health.live),
+        Route("/health/ready", health.ready),
+        Route("/metrics", health.metrics),
+    ]
+
+
+def build_app(node: Node) -> Starlette:
+    app = Starlette(routes=routes(), exception_handlers=EXCEPTION_HANDLERS)
+    app.state.node = node
+    return app
+
+
+class NodeServer(uvicorn.Server):
+    """uvicorn, with a drain before its shutdown: by itself it would end all sockets at once with 1012."""
+
+    def __init__(self, config: uvicorn.Config, node: Node, on_started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._node = node
+        self._on_started = on_started
+        node.ask_to_stop = self._stop
+
+    def _stop(self) -> None:
+        self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_started()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        deadline = asyncio.get_running_loop().time() + self._node.settings.server.drain_timeout
+        await self._node.drain()
+        left = deadline - asyncio.get_running_loop().time()
+        self.config.timeout_graceful_shutdown = max(1, min(int(left), int(LINGER) + 1))
+        await super().shutdown(sockets)
+        # Here and not after `serve`: there uvicorn raises the signal once more, and SIGTERM ends the process.
+        await self._node.close()
+
+
+def server_config(app: Starlette, settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        ws=SansIOSocket,
+        ws_max_size=settings.limits.message_size,
+        ws_ping_interval=settings.server.ping_interval,
+        ws_ping_timeout=settings.server.pong_timeout,
+        ws_per_message_deflate=False,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+    )
+
+
+async def run(settings: Settings, tokens: TokenKeeper, on_started: Callable[[str], None]) -> None:
+    """One node from start to end. Raises OSError when the address cannot be had, SettingsError when the store
+    cannot be opened."""
+    with _listen(settings.server.host, settings.server.port) as listener:
+        host, port = settings.server.host, listener.getsockname()[1]
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        node = Node(settings, tokens, name=address)
+        try:
+            await node.start()
+            config = server_config(build_app(node), settings)
+            server = NodeServer(config, node, lambda: on_started(f"http://{address}"))
+            await server.serve([listener])
+        finally:
+            await node.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=2048)
+
+
+def serve(settings: Settings, tokens: TokenKeeper, on_started: Callable[[str], None]) -> None:
+    """Blocks until the node has ended. `on_started` is told its URL once it listens."""
+    configure_logs(settings.log.level, settings.log.format)
+    _raise_file_limit(settings.limits.connections)
+    loop_factory = uvicorn.Config(Starlette(), log_config=None).get_loop_factory()
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(run(settings, tokens, on_started))
+
+
+def _raise_file_limit(connections: int) -> None:
+    """Every connection is a file: ask for as many as the system lets us have."""
+    with contextlib.suppress(ImportError):  # not on Windows
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = connections + 256
+        if soft < wanted:
+            allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+            if allowed < wanted:
+                log.warning("fewer open files than connections", allowed=allowed, connections=connections)

@@ -1,0 +1,68 @@
+"""What a broker is: transport between accepting a message and storing it. It knows no user, socket or table."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from kama.errors import KamaError
+from kama.protocol import ChatMessageRequest
+
+
+@dataclass(slots=True)
+class Stored:
+    """Where a record ended: a duplicate points at the message that was there first."""
+
+    uuid: int
+    conversation: str
+    seq: int
+    duplicate: bool = False
+
+
+@dataclass(slots=True)
+class Record:
+    """One accepted message on its way to the store. `key` is its conversation: what shares it keeps its order.
+
+    `settle` is told once what became of the record, by whoever can promise it.
+    """
+
+    key: str
+    request: ChatMessageRequest
+    uuid: int
+    accepted_ms: int
+    ephemeral: bool = False
+    settle: Settle | None = None
+
+    def settled(self, outcome: Stored | KamaError) -> None:
+        if self.settle is not None:
+            self.settle(self, outcome)
+
+
+Settle = Callable[[Record, Stored | KamaError], None]
+
+
+class MessageBroker(Protocol):
+    """`publish` waits while there is no room; `batches` hands over what gathered, in order.
+
+    What follows a batch's yield (asking for the next one) says that the batch is stored.
+    """
+
+    @property
+    def depth(self) -> int:
+        """Records published and not yet stored, the batch in hand included."""
+        ...
+
+    async def start(self) -> None: ...
+
+    async def publish(self, record: Record, timeout: float) -> None:
+        """Raises Busy when there is no room within `timeout` seconds, or when the broker is closed."""
+        ...
+
+    def batches(self) -> AsyncIterator[Sequence[Record]]:
+        """Ends after `close`, once everything that was published has been handed over."""
+        ...
+
+    async def close(self) -> None:
+        """Take nothing more. Twice is harmless."""
+        ...

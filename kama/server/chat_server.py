@@ -1,0 +1,243 @@
+"""ChatServer: the life of a message between a frame and the sockets. Everything here is the same for every broker.
+
+accept   a request is checked and published; the sender waits while there is no room
+consume  a batch is stored in one transaction, then delivered, then its senders are told
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+from sqlalchemy.exc import DataError, IntegrityError
+
+from kama.errors import Busy, DatabaseFailed, Forbidden, KamaError, NoSuchGroup, RateLimited
+from kama.protocol import (
+    BadFrame,
+    ChatMessageRequest,
+    Message,
+    MessageType,
+    conversation_id,
+    is_stored_signal,
+)
+from kama.server.auth import Identity
+from kama.server.broker import MessageBroker, Record, Settle, Stored
+from kama.server.cache import HistoryCache
+from kama.server.delivery import Delivery
+from kama.server.limits import TokenBuckets
+from kama.server.membership import Membership
+from kama.server.snowflake import Snowflake, timestamp_ms
+from kama.server.store.messages import Batch, MessageStore
+from kama.server.tasks import cancel, spawn
+
+log = structlog.get_logger("kama.chat")
+
+_RETRY_FIRST = 0.05
+_RETRY_MAX = 5.0
+_YIELD_EVERY = 50
+
+
+@dataclass(slots=True)
+class ChatCounters:
+    accepted: int = 0
+    stored: int = 0
+    duplicates: int = 0
+    ephemeral: int = 0
+    rate_limited: int = 0
+    store_failures: int = 0
+    not_stored: int = 0
+    batches: int = 0
+    largest_batch: int = 0
+
+
+class ChatServer:
+    """`file_max_size` in characters, `publish_timeout` in seconds."""
+
+    def __init__(
+        self,
+        broker: MessageBroker,
+        store: MessageStore,
+        delivery: Delivery,
+        membership: Membership,
+        cache: HistoryCache,
+        ids: Snowflake,
+        buckets: TokenBuckets,
+        *,
+        file_max_size: int,
+        publish_timeout: float,
+    ) -> None:
+        self._broker = broker
+        self._store = store
+        self._delivery = delivery
+        self._membership = membership
+        self._cache = cache
+        self._ids = ids
+        self._buckets = buckets
+        self._file_max_size = file_max_size
+        self._publish_timeout = publish_timeout
+        self._consumer: asyncio.Task[None] | None = None
+        self.counters = ChatCounters()
+        self.store_failing = False
+
+    async def start(self) -> None:
+        await self._broker.start()
+        self._consumer = spawn(self._consume(), name="consumer")
+
+    async def close(self, timeout: float) -> None:
+        """Take nothing more; store and deliver what was taken, for at most `timeout` seconds.
+
+        What is not stored by then was never acknowledged.
+        """
+        await self._broker.close()
+        if self._consumer is not None:
+            await asyncio.wait([self._consumer], timeout=timeout)
+            await cancel(self._consumer)
+
+    @property
+    def depth(self) -> int:
+        """Messages accepted and not yet stored."""
+        return self._broker.depth
+
+    @property
+    def is_consuming(self) -> bool:
+        return self._consumer is not None and not self._consumer.done()
+
+    # --- accept
+
+    async def accept(self, request: ChatMessageRequest, sender: Identity, settle: Settle) -> Record:
+        """Check a message and publish it. `settle` is told what became of it, unless this raises.
+
+        Raises BadFrame, Forbidden, NoSuchGroup, RateLimited, and Busy when there was no room in time.
+        """
+        self._check(request, sender)
+        ephemeral = request.type == MessageType.AUDIO_OR_VIDEO and not is_stored_signal(request)
+        wait = self._buckets.take(sender.user_id)
+        if wait > 0:
+            self.counters.rate_limited += 1
+            raise RateLimited("more messages than limits.messages_per_second and limits.burst", retry_after=wait)
+        if request.receive_id[0] == "G":
+            await self._check_member(request)
+        uuid = self._ids.next()
+        key = conversation_id(request.send_id, request.receive_id)
+        record = Record(key, request, uuid, timestamp_ms(uuid), ephemeral, settle)
+        await self._broker.publish(record, self._publish_timeout)
+        self.counters.accepted += 1
+        return record
+
+    def _check(self, request: ChatMessageRequest, sender: Identity) -> None:
+        if not sender.may_act_for(request.send_id):
+            raise Forbidden(f"expected send_id {sender.user_id}, got {request.send_id}", field="send_id")
+        size = len(request.content) + len(request.av_data)
+        if size > self._file_max_size:
+            raise BadFrame(
+                f"expected at most {self._file_max_size} characters of content and av_data, got {size}",
+                field="content" if request.content else "av_data",
+            )
+
+    async def _check_member(self, request: ChatMessageRequest) -> None:
+        members = await self._membership.members(request.receive_id)
+        if members is None:
+            raise NoSuchGroup(f"there is no group {request.receive_id}", field="receive_id")
+        if request.send_id not in members:
+            raise Forbidden(f"{request.send_id} is not a member of {request.receive_id}", field="receive_id")
+
+    # --- consume
+
+    async def _consume(self) -> None:
+        async for batch in self._broker.batches():
+            self.counters.batches += 1
+            self.counters.largest_batch = max(self.counters.largest_batch, len(batch))
+            kept = [record for record in batch if not record.ephemeral]
+            placed = iter(await self._store_all(kept))
+            for number, record in enumerate(batch, 1):
+                if record.ephemeral:
+                    self.counters.ephemeral += 1
+                    self._delivery.deliver_ephemeral(record)
+                else:
+                    outcome, message = next(placed)
+                    if message is not None:
+                        await self._deliver(record.key, message)
+                    record.settled(outcome)
+                if number % _YIELD_EVERY == 0:
+                    await asyncio.sleep(0)
+
+    async def _store_all(self, records: Sequence[Record]) -> list[tuple[Stored | KamaError, Message | None]]:
+        """Stored or refused for good, however long it takes; one bad record does not hold up the others."""
+        if not records:
+            return []
+        try:
+            batch = await self._insert(records)
+        except (IntegrityError, DataError) as error:
+            if len(records) > 1:
+                return [placed for record in records for placed in await self._store_all([record])]
+            self.counters.not_stored += 1
+            log.error("message cannot be stored", uuid=records[0].uuid, error=type(error).__name__)
+            return [(DatabaseFailed("the message cannot be stored: it was dropped, and nobody got it"), None)]
+        self._count(batch)
+        self._update_cache(batch)
+        return list(zip(batch.outcomes, batch.messages, strict=True))
+
+    async def _insert(self, records: Sequence[Record]) -> Batch:
+        delay = _RETRY_FIRST
+        while True:
+            try:
+                batch = await self._store.insert_batch(records)
+                self.store_failing = False
+                return batch
+            except (IntegrityError, DataError):
+                raise
+            except Exception as error:
+                self.counters.store_failures += 1
+                self.store_failing = True
+                log.warning("batch not stored: trying again", size=len(records), error=repr(error), delay=delay)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, _RETRY_MAX)
+
+    def _count(self, batch: Batch) -> None:
+        duplicates = sum(outcome.duplicate for outcome in batch.outcomes)
+        self.counters.duplicates += duplicates
+        self.counters.stored += len(batch.outcomes) - duplicates
+
+    def _update_cache(self, batch: Batch) -> None:
+        by_conversation: dict[str, list[Message]] = {key: [] for key in batch.versions}
+        for outcome, message in zip(batch.outcomes, batch.messages, strict=True):
+            if message is not None and not outcome.duplicate:
+                by_conversation[outcome.conversation].append(message)
+        for key, messages in by_conversation.items():
+            self._cache.submit(key, batch.versions[key], messages=messages)
+
+    async def _deliver(self, conversation: str, message: Message) -> None:
+        """Who is online gets it now. If the members cannot be read, it waits in the store for whoever asks."""
+        delay = _RETRY_FIRST
+        while True:
+            try:
+                return await self._delivery.deliver(conversation, message)
+            except Exception as error:
+                log.warning("message not delivered: trying again", uuid=message.uuid, error=repr(error))
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, _RETRY_MAX)
+
+    async def accept_and_wait(self, request: ChatMessageRequest, sender: Identity) -> Stored:
+        """For a caller without a connection: accept, and wait until the message is stored.
+
+        Raises what `accept` raises, what the store refuses, and Busy when it takes too long.
+        """
+        future: asyncio.Future[Stored | KamaError] = asyncio.get_running_loop().create_future()
+
+        def settle(_record: Record, outcome: Stored | KamaError) -> None:
+            if not future.done():
+                future.set_result(outcome)
+
+        record = await self.accept(request, sender, settle)
+        if record.ephemeral:
+            return Stored(record.uuid, record.key, 0)
+        try:
+            async with asyncio.timeout(self._publish_timeout):
+                outcome = await future
+        except TimeoutError:
+            raise Busy("the store does not answer: send it again with the same client_msg_id") from None
+        if isinstance(outcome, KamaError):
+            raise outcome
+        return outcome

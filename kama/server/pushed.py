@@ -1,0 +1,86 @@
+"""Pushed: what one connection has been given of each conversation, so that each seq comes once and in order.
+
+A live message that follows on the last one goes straight out. Anything else (the login's backlog, a gap) makes the
+conversation *behind*: its live messages wait in the store until the writer has read it up to them. What a login
+leaves to the client to pull is a *gap*, over which the user's cursor moves only as the client fills it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from kama.server.message_back import MessageBack
+
+
+@dataclass(slots=True)
+class _Gap:
+    """The cursor stands at `at`; the client pulls up to `end`."""
+
+    at: int
+    end: int
+
+
+@dataclass(slots=True)
+class Pushed:
+    """`is_live` turns true once the login's backlog is written. One loop owns it."""
+
+    is_live: bool = False
+    _last: dict[str, int] = field(default_factory=dict)
+    _behind: dict[str, int] = field(default_factory=dict)
+    _gaps: dict[str, _Gap] = field(default_factory=dict)
+
+    def last(self, conversation: str) -> int | None:
+        """The last seq given to the connection; None when it was given nothing yet."""
+        return self._last.get(conversation)
+
+    def start(self, conversation: str, sent_seq: int) -> None:
+        """The user's cursor, as the login found it."""
+        self._last[conversation] = sent_seq
+
+    def take_live(self, conversation: str, seq: int) -> bool:
+        """Whether a live message goes out now. If not, it was given already, or is behind and will be read."""
+        last = self._last.get(conversation)
+        if last is not None and seq <= last:
+            return False
+        if not self.is_live and last is None:
+            self._last[conversation] = last = seq - 1
+        if not self.is_live or conversation in self._behind or (last is not None and seq > last + 1):
+            self._behind[conversation] = max(seq, self._behind.get(conversation, 0))
+            return False
+        self._last[conversation] = seq
+        return True
+
+    def take_stored(self, conversation: str, seq: int) -> bool:
+        """Whether a message read from the store goes out now: those that were given already do not."""
+        if seq <= self._last.get(conversation, 0):
+            return False
+        self._last[conversation] = seq
+        return True
+
+    def leave_to_pull(self, conversation: str, pushed: int, last_seq: int) -> None:
+        """Catch-up ended at `pushed`; live messages go on after `last_seq`."""
+        self._gaps[conversation] = _Gap(pushed, last_seq)
+        self._last[conversation] = last_seq
+
+    def next_behind(self) -> tuple[str, int, int] | None:
+        """A conversation that is behind, the last seq given of it, and the one to read up to."""
+        for conversation, target in self._behind.items():
+            return conversation, self._last.get(conversation, 0), target
+        return None
+
+    def caught_up(self, conversation: str, target: int) -> None:
+        """It was read up to `target`; what came meanwhile keeps it behind."""
+        if self._behind.get(conversation, 0) <= target:
+            self._behind.pop(conversation, None)
+
+    def advances(self, back: MessageBack) -> bool:
+        """Whether everything before a message that was written out has been too: then the user's cursor may move."""
+        gap = self._gaps.get(back.conversation)
+        if gap is None:
+            return not back.pulled
+        if not back.pulled or back.seq != gap.at + 1:
+            return False
+        gap.at = back.seq
+        if gap.at >= gap.end:
+            del self._gaps[back.conversation]
+        return True

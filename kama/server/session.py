@@ -1,0 +1,195 @@
+"""What a connected client may say: each frame is answered, refused with a reason, or passed on. Never dropped."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import assert_never
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from kama.errors import BadParameter, CloseCode, DatabaseFailed, Forbidden, KamaError, NotFound
+from kama.protocol import (
+    AuthFrame,
+    ChatMessageRequest,
+    ControlFrame,
+    DeliveredFrame,
+    ExpiringFrame,
+    MessageStatus,
+    PingFrame,
+    PongFrame,
+    PullFrame,
+    ReadFrame,
+    SystemFrame,
+    conversation_id,
+    decode_frame,
+    encode,
+    error_frame,
+    participants,
+)
+from kama.server.auth import TokenKeeper
+from kama.server.chat_server import ChatServer
+from kama.server.limits import TokenBuckets
+from kama.server.membership import Membership
+from kama.server.message_back import message_back
+from kama.server.registry import ClientRegistry
+from kama.server.status import StatusWriter
+from kama.server.store.messages import MessageStore
+from kama.server.ws_gateway import UserConn
+
+log = structlog.get_logger("kama.session")
+
+_WARN_BEFORE = 60.0
+_PONG = encode(PongFrame())
+
+
+class Sessions:
+    """Runs connections: registered before the first frame, undone after the last, each its own only."""
+
+    def __init__(
+        self,
+        chat: ChatServer,
+        registry: ClientRegistry,
+        membership: Membership,
+        store: MessageStore,
+        status: StatusWriter,
+        tokens: TokenKeeper,
+        abuse: TokenBuckets,
+    ) -> None:
+        self._chat = chat
+        self._registry = registry
+        self._membership = membership
+        self._store = store
+        self._status = status
+        self._tokens = tokens
+        self._abuse = abuse
+        self.refused_frames = 0
+
+    async def connect(self, conn: UserConn) -> None:
+        """The run of one connection. Raises what the registry says when it may not come in."""
+        self._registry.add(conn)
+        log.info("connected", conn=conn.id, user=conn.user_id, device=conn.device, address=conn.address)
+        expiry = _Expiry(conn)
+        try:
+            await conn.run(lambda conn, data: self._on_frame(conn, data, expiry))
+        finally:
+            expiry.cancel()
+            self._registry.discard(conn)
+            code, reason = conn.closing or (CloseCode.NORMAL, "")
+            log.info("disconnected", conn=conn.id, user=conn.user_id, code=int(code), reason=reason)
+
+    async def _on_frame(self, conn: UserConn, data: bytes, expiry: _Expiry) -> None:
+        client_msg_id: str | None = None
+        try:
+            frame = decode_frame(data)
+            if isinstance(frame, ChatMessageRequest):
+                client_msg_id = frame.client_msg_id
+                await self._chat.accept(frame, conn.identity, conn.settled)
+            else:
+                await self._on_control(conn, frame, expiry)
+        except KamaError as error:
+            self._refuse(conn, error, client_msg_id)
+        except SQLAlchemyError as error:
+            log.warning("store failed while a frame was handled", conn=conn.id, error=repr(error))
+            self._refuse(conn, DatabaseFailed("the store does not answer: try again later"), client_msg_id)
+
+    def _refuse(self, conn: UserConn, error: KamaError, client_msg_id: str | None) -> None:
+        self.refused_frames += 1
+        conn.offer_control(error_frame(error, client_msg_id))
+        if self._abuse.take(conn.user_id) > 0:
+            conn.close(CloseCode.ABUSE, "too many refused frames")
+
+    async def _on_control(self, conn: UserConn, frame: ControlFrame, expiry: _Expiry) -> None:
+        match frame:
+            case PingFrame():
+                conn.offer_control(_PONG)
+            case AuthFrame():
+                self._refresh(conn, frame, expiry)
+            case DeliveredFrame():
+                await self._on_receipt(conn, frame.uuid, MessageStatus.DELIVERED)
+            case ReadFrame():
+                await self._on_receipt(conn, frame.uuid, MessageStatus.READ)
+            case PullFrame():
+                await self._on_pull(conn, frame)
+            case _:
+                assert_never(frame)
+
+    def _refresh(self, conn: UserConn, frame: AuthFrame, expiry: _Expiry) -> None:
+        """A newer token for a live connection: of the same user, or the connection stays as it was."""
+        identity = self._tokens.verify(frame.token)
+        if not identity.may_act_for(conn.user_id):
+            raise Forbidden(f"expected a token of {conn.user_id}, got one of {identity.user_id}", field="token")
+        conn.identity = identity.acting_as(conn.user_id)
+        expiry.schedule()
+
+    async def _on_receipt(self, conn: UserConn, uuid: str, status: MessageStatus) -> None:
+        message = await self._store.find(int(uuid)) if uuid.isascii() and uuid.isdigit() and len(uuid) < 20 else None
+        if message is None:
+            raise NotFound(f"expected the uuid of a message, got {uuid[:24]!r}", field="uuid")
+        conversation = conversation_id(message.send_id, message.receive_id)
+        await self._check_access(conn.user_id, conversation, field="uuid")
+        self._status.mark_received(conn.user_id, conversation, message.seq, status)
+
+    async def _on_pull(self, conn: UserConn, frame: PullFrame) -> None:
+        await self._check_access(conn.user_id, frame.conversation, field="conversation")
+        history = await self._store.history(frame.conversation, frame.limit, after_seq=frame.after_seq)
+        # What the connection will be pushed anyway is not for a pull to anticipate: it would come twice.
+        pushed = conn.pushed.last(frame.conversation)
+        last_seq = history.last_seq if pushed is None else min(pushed, history.last_seq)
+        pulled = [message for message in history.messages if message.seq <= last_seq]
+        for message in pulled:
+            await conn.push(message_back(frame.conversation, message, pulled=True))
+        reached = pulled[-1].seq if pulled else frame.after_seq
+        done = SystemFrame(
+            content="pulled",
+            event="pulled",
+            conversation=frame.conversation,
+            last_seq=last_seq,
+            complete=reached >= last_seq,
+        )
+        await conn.push(encode(done))
+
+    async def _check_access(self, user_id: str, conversation: str, field: str) -> None:
+        pair = participants(conversation)
+        if pair is None and not conversation.startswith("G"):
+            raise BadParameter(f"expected a conversation, got {conversation[:41]!r}", field=field)
+        inside = pair or await self._membership.members(conversation) or ()
+        if user_id not in inside:
+            raise Forbidden(f"{user_id} has no part in this conversation", field=field)
+
+
+class _Expiry:
+    """Tells a connection that its token will end, and ends it when it has."""
+
+    def __init__(self, conn: UserConn) -> None:
+        self._conn = conn
+        self._timer: asyncio.TimerHandle | None = None
+        self.schedule()
+
+    def schedule(self) -> None:
+        self.cancel()
+        left = self._left()
+        self._at(left - min(_WARN_BEFORE, left / 2), self._warn)
+
+    def _left(self) -> float:
+        return self._conn.identity.expires_at - time.time()
+
+    def _at(self, delay: float, call: Callable[[], None]) -> None:
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, delay), call)
+
+    def _warn(self) -> None:
+        left = self._left()
+        self._conn.offer_control(encode(ExpiringFrame(max(0, round(left)))))
+        self._at(left, self._end)
+
+    def _end(self) -> None:
+        if self._left() > 0.001:  # the timer's clock and the wall's are not the same
+            self._at(self._left(), self._end)
+        else:
+            self._conn.close(CloseCode.TOKEN_EXPIRED, "token expired")
+
+    def cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()

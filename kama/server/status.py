@@ -1,0 +1,127 @@
+"""StatusWriter: what was written to sockets becomes message status and cursors, a batch at a time.
+
+A batch forms by itself: while one transaction commits, the next marks gather, one entry per message and one
+per (user, conversation) however often they are marked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Literal
+
+import structlog
+
+from kama.protocol import MessageStatus, StatusFrame, encode
+from kama.server.cache import HistoryCache
+from kama.server.message_back import MessageBack
+from kama.server.store.progress import Progress, ProgressStore, StatusChange
+from kama.server.tasks import spawn
+
+log = structlog.get_logger("kama.status")
+
+_RETRY_MAX = 5.0
+_NAMES: Mapping[MessageStatus, Literal["sent", "delivered", "read"]] = {
+    MessageStatus.SENT: "sent",
+    MessageStatus.DELIVERED: "delivered",
+    MessageStatus.READ: "read",
+}
+
+
+class StatusWriter:
+    """`notify(user_id, frame)` tells a sender, on whatever connections it has."""
+
+    def __init__(self, store: ProgressStore, cache: HistoryCache, notify: Callable[[str, bytes], None]) -> None:
+        self._store = store
+        self._cache = cache
+        self._notify = notify
+        self._next = Progress()
+        self._in_hand = 0
+        self._wake = asyncio.Event()
+        self._closed = False
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def depth(self) -> int:
+        """Marks not yet committed."""
+        return len(self._next.sent) + len(self._next.cursors) + self._in_hand
+
+    def mark_sent(self, user_id: str, back: MessageBack, advance: bool) -> None:
+        """`back` was written to a socket of `user_id`; `advance`: and so was everything before it."""
+        if back.counts_as_sent_to(user_id):
+            self._next.sent.setdefault(back.uuid, user_id)
+        if advance:
+            self._move((user_id, back.conversation), back.seq, MessageStatus.SENT)
+        self._wake.set()
+
+    def mark_received(self, user_id: str, conversation: str, seq: int, status: MessageStatus) -> None:
+        """A receipt: `user_id` has received or read everything of the conversation up to `seq`."""
+        key = (user_id, conversation, status)
+        self._next.receipts[key] = max(seq, self._next.receipts.get(key, 0))
+        self._move((user_id, conversation), seq, status)
+        self._wake.set()
+
+    def _move(self, key: tuple[str, str], seq: int, status: MessageStatus) -> None:
+        """Who has read has received, and who has received was sent."""
+        seqs = self._next.cursors.setdefault(key, [0, 0, 0])
+        for level in range(status):
+            seqs[level] = max(seqs[level], seq)
+
+    async def start(self) -> None:
+        self._task = spawn(self._run(), name="status writer")
+
+    async def close(self) -> None:
+        """Commit what is marked, then end."""
+        self._closed = True
+        self._wake.set()
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        while True:
+            if not self._next:
+                if self._closed:
+                    return
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            progress, self._next = self._next, Progress()
+            self._in_hand = len(progress.sent) + len(progress.cursors)
+            await self._commit(progress)
+            self._in_hand = 0
+
+    async def _commit(self, progress: Progress) -> None:
+        delay = 0.05
+        while True:
+            try:
+                changes, versions = await self._store.apply(progress)
+                break
+            except Exception as error:
+                log.warning("status batch not stored: trying again", error=repr(error), delay=delay)
+                if self._closed:
+                    return  # a status that is behind is caught up by the next login; shutdown is not held up
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, _RETRY_MAX)
+        self._update_cache(changes, versions)
+        self._tell_senders(changes)
+
+    def _update_cache(self, changes: Iterable[StatusChange], versions: Mapping[str, int]) -> None:
+        by_conversation: dict[str, dict[int, int]] = {}
+        for change in changes:
+            seqs = by_conversation.setdefault(change.conversation, {})
+            seqs[change.seq] = max(change.status, seqs.get(change.seq, 0))
+        for conversation, statuses in by_conversation.items():
+            self._cache.submit(conversation, versions[conversation], statuses=statuses)
+
+    def _tell_senders(self, changes: Iterable[StatusChange]) -> None:
+        """One frame per sender, conversation, status and user: up to the highest seq that rose."""
+        highest: dict[tuple[str, str, MessageStatus, str], int] = {}
+        for change in changes:
+            if change.has_client_id:
+                key = (change.send_id, change.conversation, change.status, change.user_id)
+                highest[key] = max(change.seq, highest.get(key, 0))
+        at = time.time_ns() // 1_000_000
+        for (send_id, conversation, status, user_id), seq in highest.items():
+            frame = StatusFrame(conversation=conversation, seq=seq, status=_NAMES[status], user_id=user_id, at=at)
+            self._notify(send_id, encode(frame))

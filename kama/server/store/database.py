@@ -1,0 +1,104 @@
+"""One database behind two doors: readers that never wait for a writer, and one writer at a time.
+
+SQLite runs in WAL mode. A committed transaction survives the end of the process whatever `synchronous` says;
+under `normal` the last ones may be lost when the machine loses power, under `full` they are not
+(https://www.sqlite.org/pragma.html#pragma_synchronous).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from sqlalchemy import event, make_url, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from kama.errors import SettingsError
+from kama.server.store.migrate import upgrade
+
+_READERS = 4
+
+
+class Database:
+    """Opens with the schema up to date. `read()` gives a consistent snapshot, `write()` one transaction.
+
+    What SQLAlchemy raises passes through: only the caller knows whether trying again helps.
+    """
+
+    def __init__(self, url: str, synchronous: Literal["normal", "full"] = "normal") -> None:
+        self._url = make_url(url)
+        self.is_sqlite = self._url.get_backend_name() == "sqlite"
+        self._synchronous = synchronous
+        self._writer: AsyncEngine | None = None
+        self._reader: AsyncEngine | None = None
+        self._turn = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Raises SettingsError when the database cannot be opened at all."""
+        if self.is_sqlite:
+            self._make_folder()
+            self._writer = self._sqlite_engine("BEGIN IMMEDIATE", pool_size=1)
+            self._reader = self._sqlite_engine("BEGIN", pool_size=_READERS)
+        else:
+            self._writer = self._reader = create_async_engine(self._url, pool_pre_ping=True)
+        async with self._writer.begin() as connection:
+            await connection.run_sync(upgrade)
+
+    def _make_folder(self) -> None:
+        name = self._url.database
+        if not name or name == ":memory:":
+            raise SettingsError(
+                "expected store.url to name a file: a database in memory keeps nothing, and every connection sees "
+                "another one",
+                field="store.url",
+            )
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+
+    def _sqlite_engine(self, begin: str, pool_size: int) -> AsyncEngine:
+        engine = create_async_engine(
+            self._url, pool_size=pool_size, max_overflow=0, pool_timeout=60, connect_args={"timeout": 10}
+        )
+
+        @event.listens_for(engine.sync_engine, "connect")
+        def on_connect(connection: Any, _record: Any) -> None:
+            # Python's sqlite3 would begin transactions by its own rules; ours are begun below.
+            connection.isolation_level = None
+            cursor = connection.cursor()
+            cursor.execute("PRAGMA journal_mode = WAL")
+            cursor.execute(f"PRAGMA synchronous = {self._synchronous}")
+            cursor.execute("PRAGMA cache_size = -16384")
+            cursor.close()
+
+        @event.listens_for(engine.sync_engine, "begin")
+        def on_begin(connection: Any) -> None:
+            connection.exec_driver_sql(begin)
+
+        return engine
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        if self._reader is None:
+            raise RuntimeError("the database is not open: await open() first")
+        async with self._reader.connect() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        if self._writer is None:
+            raise RuntimeError("the database is not open: await open() first")
+        async with self._turn, self._writer.begin() as connection:
+            yield connection
+
+    async def ping(self) -> None:
+        """Raises what the driver raises when the database does not answer."""
+        async with self.read() as connection:
+            await connection.execute(text("SELECT 1"))
+
+    async def close(self) -> None:
+        for engine in {self._writer, self._reader} - {None}:
+            assert engine is not None
+            await engine.dispose()
+        self._writer = self._reader = None

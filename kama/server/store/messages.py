@@ -1,0 +1,243 @@
+"""MessageStore: inserts batches, takes their seqs, and reads conversations back."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from msgspec import UNSET
+from sqlalchemy import ColumnElement, Row, Select, and_, func, insert, or_, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from kama.protocol import SEQ_MAX, Message, MessageStatus, build_message, local_time, participants
+from kama.server.broker import Record, Stored
+from kama.server.store.database import Database
+from kama.server.store.schema import conversations, cursors, messages
+from kama.server.store.upsert import upsert
+
+_CHUNK = 400
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one transaction did: an outcome per record, a message for each that is in the store under its own
+    uuid, and the versions of the conversations that it moved."""
+
+    outcomes: list[Stored]
+    messages: list[Message | None]
+    versions: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class History:
+    """One reader's view of a conversation: its newest seq, its version, and the messages asked for."""
+
+    last_seq: int
+    version: int
+    messages: list[Message]
+
+
+class MessageStore:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def insert_batch(self, records: Sequence[Record]) -> Batch:
+        """One transaction: drop what is stored already, take seqs, insert.
+
+        Running it again for the same records changes nothing and answers the same places. A record that is
+        itself stored already (same uuid) has its message in the answer again, for a delivery that may have
+        been cut short; a retry under another uuid has not.
+        """
+        async with self._database.write() as tx:
+            outcomes, fresh = _sort_out(records, await _known(tx, records))
+            versions: dict[str, int] = {}
+            if fresh:
+                versions = await self._take_seqs(tx, [stored for _, stored in fresh])
+                await tx.execute(insert(messages), [_row(record, stored) for record, stored in fresh])
+        _number_repeats(outcomes, fresh)
+        return Batch(outcomes, [_built(*pair) for pair in zip(records, outcomes, strict=True)], versions)
+
+    async def _take_seqs(self, tx: AsyncConnection, fresh: Sequence[Stored]) -> dict[str, int]:
+        """Move each conversation's counter once, then number its messages in their order. Gives the versions."""
+        counts = Counter(stored.conversation for stored in fresh)
+        new = upsert(self._database, conversations)
+        statement = new.on_conflict_do_update(
+            index_elements=[conversations.c.conversation],
+            set_={
+                "last_seq": conversations.c.last_seq + new.excluded.last_seq,
+                "version": conversations.c.version + 1,
+            },
+        ).returning(conversations.c.conversation, conversations.c.last_seq, conversations.c.version)
+        # Sorted: two nodes that lock the same conversations lock them in the same order.
+        rows = [{"conversation": key, "last_seq": n, "version": 1} for key, n in sorted(counts.items())]
+        moved = (await tx.execute(statement, rows)).all()
+        next_seq = {row.conversation: row.last_seq - counts[row.conversation] + 1 for row in moved}
+        await self._open_cursors(tx, [key for key, seq in next_seq.items() if seq == 1])
+        for stored in fresh:
+            stored.seq = next_seq[stored.conversation]
+            next_seq[stored.conversation] += 1
+        return {row.conversation: row.version for row in moved}
+
+    async def _open_cursors(self, tx: AsyncConnection, new: list[str]) -> None:
+        """A new 1:1 conversation is someone's to catch up with from its first message on."""
+        rows = [
+            {"user_id": user, "conversation": key, "sent_seq": 0, "delivered_seq": 0, "read_seq": 0}
+            for key in new
+            for user in sorted(set(participants(key) or ()))
+        ]
+        if rows:
+            await tx.execute(upsert(self._database, cursors).on_conflict_do_nothing(), rows)
+
+    async def history(
+        self, conversation: str, limit: int, *, before_seq: int | None = None, after_seq: int | None = None
+    ) -> History:
+        """Messages oldest first: the newest `limit`; those before `before_seq`; or the first after `after_seq`."""
+        query = select(messages).where(messages.c.conversation == conversation).limit(limit)
+        if before_seq is not None:
+            query = query.where(messages.c.seq < before_seq)
+        if after_seq is not None:
+            query = query.where(messages.c.seq > after_seq).order_by(messages.c.seq)
+        else:
+            query = query.order_by(messages.c.seq.desc())
+        async with self._database.read() as connection:
+            last_seq, version = await _head(connection, conversation)
+            rows = (await connection.execute(query)).all()
+        if after_seq is None:
+            rows = rows[::-1]
+        return History(last_seq, version, [to_message(row) for row in rows])
+
+    async def head(self, conversation: str) -> tuple[int, int]:
+        """The newest seq and the version of a conversation; (0, 0) when it has none."""
+        async with self._database.read() as connection:
+            return await _head(connection, conversation)
+
+    async def find(self, uuid: int) -> Message | None:
+        if uuid > SEQ_MAX:
+            return None  # SQLite's driver would not raise an error of the database, but OverflowError
+        async with self._database.read() as connection:
+            row = (await connection.execute(select(messages).where(messages.c.uuid == uuid))).first()
+        return to_message(row) if row else None
+
+    async def last_uuid(self) -> int:
+        """The greatest id ever stored, 0 when there is none."""
+        async with self._database.read() as connection:
+            return (await connection.scalar(select(func.max(messages.c.uuid)))) or 0
+
+
+async def _head(connection: AsyncConnection, conversation: str) -> tuple[int, int]:
+    query = select(conversations.c.last_seq, conversations.c.version).where(
+        conversations.c.conversation == conversation
+    )
+    row = (await connection.execute(query)).first()
+    return (row.last_seq, row.version) if row else (0, 0)
+
+
+# --- duplicates ----------------------------------------------------------------------------------------
+
+_Key = int | tuple[str, str]
+
+
+def _keys(record: Record) -> list[_Key]:
+    if record.request.client_msg_id is None:
+        return [record.uuid]
+    return [record.uuid, (record.request.send_id, record.request.client_msg_id)]
+
+
+async def _known(tx: AsyncConnection, records: Sequence[Record]) -> dict[_Key, Stored]:
+    """What the store holds already of these records, by id and by (sender, client_msg_id)."""
+    known: dict[_Key, Stored] = {}
+    for start in range(0, len(records), _CHUNK):
+        chunk = records[start : start + _CHUNK]
+        for row in (await tx.execute(_stored_query(chunk))).all():
+            stored = Stored(row.uuid, row.conversation, row.seq, duplicate=True)
+            known[row.uuid] = stored
+            if row.client_msg_id is not None:
+                known[(row.send_id, row.client_msg_id)] = stored
+    return known
+
+
+def _stored_query(records: Sequence[Record]) -> Select[Any]:
+    same: ColumnElement[bool] = messages.c.uuid.in_([record.uuid for record in records])
+    client_ids = [
+        (record.request.send_id, record.request.client_msg_id)
+        for record in records
+        if record.request.client_msg_id is not None
+    ]
+    if client_ids:
+        pair = tuple_(messages.c.send_id, messages.c.client_msg_id)
+        same = or_(same, and_(messages.c.client_msg_id.is_not(None), pair.in_(client_ids)))
+    return select(
+        messages.c.uuid, messages.c.conversation, messages.c.seq, messages.c.send_id, messages.c.client_msg_id
+    ).where(same)
+
+
+def _sort_out(records: Sequence[Record], known: dict[_Key, Stored]) -> tuple[list[Stored], list[tuple[Record, Stored]]]:
+    """Where each record is or will be stored, and what is new. A seq of 0 is still to be given."""
+    outcomes: list[Stored] = []
+    fresh: list[tuple[Record, Stored]] = []
+    for record in records:
+        keys = _keys(record)
+        first = next((known[key] for key in keys if key in known), None)
+        if first is None:
+            outcome = Stored(record.uuid, record.key, 0)
+            fresh.append((record, outcome))
+            known.update((key, outcome) for key in keys)
+        else:
+            outcome = Stored(first.uuid, first.conversation, first.seq, duplicate=True)
+        outcomes.append(outcome)
+    return outcomes, fresh
+
+
+def _number_repeats(outcomes: Sequence[Stored], fresh: Sequence[tuple[Record, Stored]]) -> None:
+    """A message that came twice in one batch has the seq that its first coming was given."""
+    numbers = {stored.uuid: stored.seq for _, stored in fresh}
+    for outcome in outcomes:
+        if outcome.seq == 0:
+            outcome.seq = numbers[outcome.uuid]
+
+
+def _built(record: Record, stored: Stored) -> Message | None:
+    if stored.uuid != record.uuid:
+        return None
+    return build_message(record.request, record.uuid, stored.seq, record.accepted_ms)
+
+
+# --- rows ----------------------------------------------------------------------------------------------
+
+_COPIED = (
+    "session_id", "type", "content", "url", "send_id", "send_name", "send_avatar", "receive_id",
+    "file_type", "file_name", "file_size", "status",
+)  # fmt: skip
+
+
+def _row(record: Record, stored: Stored) -> dict[str, Any]:
+    message = build_message(record.request, record.uuid, stored.seq, record.accepted_ms)
+    row: dict[str, Any] = {name: getattr(message, name) for name in _COPIED}
+    row.update(
+        uuid=record.uuid,
+        conversation=stored.conversation,
+        seq=stored.seq,
+        av_data=message.av_data if message.av_data is not UNSET else None,
+        client_msg_id=record.request.client_msg_id,
+        created_at=record.accepted_ms,
+    )
+    return row
+
+
+def to_message(row: Row[Any]) -> Message:
+    """A row of the message table as clients see it."""
+    message = Message(
+        **{name: getattr(row, name) for name in _COPIED},
+        created_at=local_time(row.created_at),
+        uuid=str(row.uuid),
+        seq=row.seq,
+        created_ms=row.created_at,
+    )
+    message.status = MessageStatus(row.status)
+    if row.av_data is not None:
+        message.av_data = row.av_data
+    if row.client_msg_id is not None:
+        message.client_msg_id = row.client_msg_id
+    return message

@@ -1,0 +1,177 @@
+"""ProgressStore: who has been sent, has received and has read what; and where a login has to catch up from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, bindparam, case, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from kama.protocol import MessageStatus
+from kama.server.store.database import Database
+from kama.server.store.schema import conversations, cursors, messages
+
+_CHUNK = 500
+_Row = Row[Any]
+
+
+@dataclass(slots=True)
+class Progress:
+    """One batch. `sent`: uuid -> the user it was first written to. `cursors`: (user, conversation) -> the
+    highest [sent, delivered, read] seqs. `receipts`: (user, conversation, status) -> seq, for messages that
+    others sent up to it."""
+
+    sent: dict[int, str] = field(default_factory=dict)
+    cursors: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+    receipts: dict[tuple[str, str, MessageStatus], int] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.sent or self.cursors or self.receipts)
+
+
+@dataclass(frozen=True, slots=True)
+class StatusChange:
+    """A message whose status rose, and by whom."""
+
+    uuid: int
+    conversation: str
+    seq: int
+    send_id: str
+    has_client_id: bool
+    status: MessageStatus
+    user_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a user is in one conversation."""
+
+    conversation: str
+    sent_seq: int
+    last_seq: int
+
+
+class ProgressStore:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def apply(self, progress: Progress) -> tuple[list[StatusChange], Mapping[str, int]]:
+        """One transaction. Gives each status that rose, and the new versions of the conversations touched.
+
+        Nothing goes back: running it twice, or late, changes nothing.
+        """
+        now = time.time_ns() // 1_000_000
+        changes: list[StatusChange] = []
+        async with self._database.write() as tx:
+            uuids = list(progress.sent)
+            for start in range(0, len(uuids), _CHUNK):
+                rows = await self._mark_sent(tx, uuids[start : start + _CHUNK], now)
+                changes += [_change(row, MessageStatus.SENT, progress.sent[row.uuid]) for row in rows]
+            for (user_id, conversation, status), seq in progress.receipts.items():
+                rows = await self._mark_received(tx, user_id, conversation, status, seq)
+                changes += [_change(row, status, user_id) for row in rows]
+            await self._move_cursors(tx, progress.cursors)
+            versions = await self._touch(tx, sorted({change.conversation for change in changes}))
+        return changes, versions
+
+    async def _mark_sent(self, tx: AsyncConnection, uuids: Sequence[int], now: int) -> Sequence[_Row]:
+        statement = (
+            update(messages)
+            .where(messages.c.uuid.in_(uuids), messages.c.status < MessageStatus.SENT)
+            .values(status=MessageStatus.SENT, send_at=now)
+        )
+        return (await tx.execute(statement.returning(*_CHANGED))).all()
+
+    async def _mark_received(
+        self, tx: AsyncConnection, user_id: str, conversation: str, status: MessageStatus, seq: int
+    ) -> Sequence[_Row]:
+        """A receipt covers all earlier messages; those up to the user's cursor were covered by the last one."""
+        covered = cursors.c.read_seq if status == MessageStatus.READ else cursors.c.delivered_seq
+        since = (
+            select(covered)
+            .where(cursors.c.user_id == user_id, cursors.c.conversation == conversation)
+            .scalar_subquery()
+        )
+        statement = (
+            update(messages)
+            .where(
+                messages.c.conversation == conversation,
+                messages.c.seq > since,
+                messages.c.seq <= seq,
+                messages.c.status < status,
+                or_(messages.c.send_id != user_id, messages.c.receive_id == user_id),
+            )
+            .values(status=status)
+        )
+        return (await tx.execute(statement.returning(*_CHANGED))).all()
+
+    async def _move_cursors(self, tx: AsyncConnection, moved: Mapping[tuple[str, str], Sequence[int]]) -> None:
+        if not moved:
+            return
+        statement = (
+            update(cursors)
+            .where(cursors.c.user_id == bindparam("user"), cursors.c.conversation == bindparam("key"))
+            .values({name: _greatest(name) for name in ("sent_seq", "delivered_seq", "read_seq")})
+        )
+        rows = [
+            {
+                "user": user,
+                "key": key,
+                "to_sent_seq": seqs[0],
+                "to_delivered_seq": seqs[1],
+                "to_read_seq": seqs[2],
+            }
+            for (user, key), seqs in sorted(moved.items())
+        ]
+        await tx.execute(statement, rows)
+
+    async def _touch(self, tx: AsyncConnection, keys: Sequence[str]) -> dict[str, int]:
+        versions: dict[str, int] = {}
+        for start in range(0, len(keys), _CHUNK):
+            statement = (
+                update(conversations)
+                .where(conversations.c.conversation.in_(keys[start : start + _CHUNK]))
+                .values(version=conversations.c.version + 1)
+                .returning(conversations.c.conversation, conversations.c.version)
+            )
+            versions.update((row.conversation, row.version) for row in await tx.execute(statement))
+        return versions
+
+    async def positions(self, user_id: str) -> list[Position]:
+        """Where the user is in each of its conversations."""
+        query = (
+            select(cursors.c.conversation, cursors.c.sent_seq, conversations.c.last_seq)
+            .join(conversations, conversations.c.conversation == cursors.c.conversation)
+            .where(cursors.c.user_id == user_id)
+            .order_by(cursors.c.conversation)
+        )
+        async with self._database.read() as connection:
+            return [Position(*row) for row in await connection.execute(query)]
+
+    async def is_participant(self, user_id: str, conversation: str) -> bool:
+        query = select(cursors.c.user_id).where(cursors.c.user_id == user_id, cursors.c.conversation == conversation)
+        async with self._database.read() as connection:
+            return (await connection.execute(query)).first() is not None
+
+
+_CHANGED = (
+    messages.c.uuid,
+    messages.c.conversation,
+    messages.c.seq,
+    messages.c.send_id,
+    messages.c.client_msg_id,
+)
+
+
+def _greatest(name: str) -> ColumnElement[int]:
+    given: ColumnElement[int] = bindparam(f"to_{name}")
+    return case((given > cursors.c[name], given), else_=cursors.c[name])
+
+
+def _change(row: _Row, status: MessageStatus, user_id: str) -> StatusChange:
+    return StatusChange(
+        row.uuid, row.conversation, row.seq, row.send_id, row.client_msg_id is not None, status, user_id
+    )

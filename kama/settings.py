@@ -1,0 +1,166 @@
+"""Settings: what a node is built from. Every one has a default, a unit and a sentence, and `sample.toml` shows them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+
+from kama.protocol import ISSUER
+from kama.units import format_duration, format_size, parse_duration, parse_size
+
+
+def _duration(value: object) -> object:
+    return parse_duration(value) if isinstance(value, str) else value
+
+
+def _size(value: object) -> object:
+    return parse_size(value) if isinstance(value, str) else value
+
+
+def _list(value: object) -> object:
+    return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
+
+
+Seconds = Annotated[float, BeforeValidator(_duration), Field(gt=0)]
+SecondsOrZero = Annotated[float, BeforeValidator(_duration), Field(ge=0)]
+Bytes = Annotated[int, BeforeValidator(_size), Field(gt=0)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_list)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ServerSettings(_Section):
+    host: str = Field("127.0.0.1", description="Address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one")
+    allowed_origins: Names = Field((), description="Origins of web pages that may connect, besides the node's own")
+    drain_timeout: SecondsOrZero = Field(30.0, description="How long a shutdown may take")
+    ping_interval: Seconds = Field(25.0, description="Between two pings to a silent client")
+    pong_timeout: Seconds = Field(10.0, description="How long a client may take to answer a ping")
+
+
+class AuthSettings(_Section):
+    secret: SecretStr | None = Field(None, description="Signs tokens; unset: a random one in the data folder")
+    algorithm: Literal["HS256", "HS384", "HS512"] = Field("HS256", description="How tokens are signed")
+    issuer: str = Field(ISSUER, min_length=1, description="The claim iss of tokens")
+    access_ttl: Seconds = Field(900.0, description="How long a token is good for, where nobody says")
+    auth_timeout: Seconds = Field(10.0, description="How long a client without a header may take to send its token")
+
+
+class LimitSettings(_Section):
+    channel_size: int = Field(100, ge=1, description="Messages in the transmit queue, and frames in each send-back")
+    send_back_max_bytes: Bytes = Field(1 << 20, description="Bytes in each send-back queue")
+    message_size: Bytes = Field(65536, description="Bytes of one frame")
+    file_max_size: int = Field(50000, ge=1, description="Characters of content and av_data of one message")
+    connections: int = Field(10000, ge=1, description="Connections to this node")
+    connections_per_user: int = Field(8, ge=1, description="Connections of one user")
+    multi_login: Literal["allow", "replace", "reject"] = Field("allow", description="What another login does")
+    messages_per_second: float = Field(20.0, ge=0, description="Messages of one user in the long run; 0: no limit")
+    burst: int = Field(60, ge=1, description="Messages of one user at once")
+    publish_timeout: Seconds = Field(5.0, description="How long a sender waits for room before it is told: busy")
+    resume_max: int = Field(300, ge=1, description="Messages of one conversation that a login pushes; then: pull")
+
+
+class NodeSettings(_Section):
+    id: int | None = Field(None, ge=0, le=1023, description="The node's number in message ids; unset: 1")
+    name: str = Field("", max_length=100, description="The node's name; empty: its host and port")
+    mode: Literal["channel", "kafka"] = Field("channel", description="One process, or several nodes over Kafka")
+
+
+class StoreSettings(_Section):
+    url: str = Field("", description="The database; empty: SQLite in the data folder")
+    synchronous: Literal["normal", "full"] = Field(
+        "normal", description="SQLite: what was acked survives kill -9 (normal), and a power cut too (full)"
+    )
+
+
+class RedisSettings(_Section):
+    url: str = Field("", description="Redis for the history cache; empty: a cache in this process")
+
+
+class CacheSettings(_Section):
+    ttl: Seconds = Field(60.0, description="How long an unread conversation stays cached")
+    max_messages: int = Field(200, ge=1, description="Newest messages of a conversation that are cached")
+
+
+class LogSettings(_Section):
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged")
+    format: Literal["auto", "text", "json"] = Field("auto", description="auto: text on a terminal, else JSON lines")
+
+
+class Settings(_Section):
+    """What a node is built from. Frozen: read once, at the start."""
+
+    server: ServerSettings = ServerSettings()
+    auth: AuthSettings = AuthSettings()
+    limits: LimitSettings = LimitSettings()
+    node: NodeSettings = NodeSettings()
+    store: StoreSettings = StoreSettings()
+    redis: RedisSettings = RedisSettings()
+    cache: CacheSettings = CacheSettings()
+    log: LogSettings = LogSettings()
+
+
+# --- the settings as a list, and as a file -------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SettingField:
+    """One setting: `limits.burst`, its default as TOML (None: it has none) and its sentence."""
+
+    section: str
+    name: str
+    default: str | None
+    description: str
+
+    @property
+    def setting(self) -> str:
+        return f"{self.section}.{self.name}"
+
+
+def setting_fields() -> Iterator[SettingField]:
+    """Every setting, in the order of the file."""
+    defaults = Settings()
+    for section in Settings.model_fields:
+        group: BaseModel = getattr(defaults, section)
+        for name, info in type(group).model_fields.items():
+            units = [item.func for item in info.metadata if isinstance(item, BeforeValidator)]
+            yield SettingField(section, name, _as_toml(getattr(group, name), units), info.description or "")
+
+
+def _as_toml(value: Any, units: list[Any]) -> str | None:
+    if value is None:
+        return None
+    if _duration in units:
+        return f'"{format_duration(value)}"'
+    if _size in units:
+        return f'"{format_size(value)}"'
+    # JSON's strings, numbers and arrays are TOML's too.
+    return json.dumps(value)
+
+
+_HEAD = """\
+# kama's settings: every one, with its default. Take what you need; what is left out keeps its default.
+#
+# Read from: --config FILE, KAMA_CONFIG, ./kama.toml, or kama/config.toml in your configuration folder.
+# An environment variable wins over this file (limits.burst: KAMA_LIMITS__BURST), a flag over both.
+# `kama config show` prints what is in force, and why. Durations: "250ms", "10s", "1h30m". Sizes: "64KiB", "1MB".
+"""
+
+
+def to_toml() -> str:
+    """A settings file with every setting at its default."""
+    lines = [_HEAD.rstrip()]
+    section = ""
+    for item in setting_fields():
+        if item.section != section:
+            section = item.section
+            lines += ["", f"[{section}]"]
+        lines.append(f"# {item.description}")
+        lines.append(f"# {item.name} =" if item.default is None else f"{item.name} = {item.default}")
+    return "\n".join(lines) + "\n"
