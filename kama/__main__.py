@@ -1,0 +1,5 @@
+"""`python -m kama`."""
+
+from kama.cli import main
+
+main()

@@ -1,0 +1,185 @@
+"""NodeClient: talks to a node over HTTP and WebSocket, as any client would; failures come as the family in errors."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import httpx2
+import msgspec
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus, InvalidURI
+
+from kama.errors import CannotConnect, KamaError, SettingsError, TimedOut, error_from_code
+from kama.protocol import encode
+
+Frame = dict[str, Any]
+Token = Callable[[], str]
+
+_decode = msgspec.json.decode
+
+
+class NodeClient:
+    """`server` is the node's URL, `token` gives one whenever one is needed, `timeout` is in seconds.
+
+    Raises CannotConnect when nothing answers, TimedOut when an answer takes too long, and what the node answers.
+    """
+
+    def __init__(self, server: str, token: Token, *, timeout: float = 10.0) -> None:
+        self._server = check_server(server)
+        self._token = token
+        self._timeout = timeout
+        self._http = httpx2.AsyncClient(base_url=self._server, timeout=timeout, trust_env=False)
+
+    async def __aenter__(self) -> NodeClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def probe(self) -> None:
+        """Raises CannotConnect or TimedOut unless something answers at the address. Needs no token."""
+        await self._request("GET", "/health/live")
+
+    # --- HTTP
+
+    async def get(self, path: str, **query: str | int | None) -> Any:
+        given = {name: value for name, value in query.items() if value is not None}
+        return await self.call("GET", path, query=given)
+
+    async def post(self, path: str, body: Any) -> Any:
+        return await self.call("POST", path, body=body)
+
+    async def delete(self, path: str) -> Any:
+        return await self.call("DELETE", path)
+
+    async def call(
+        self, method: str, path: str, *, query: Mapping[str, str | int] | None = None, body: Any = None
+    ) -> Any:
+        """One request; answers the envelope's `data`."""
+        headers = {"Authorization": f"Bearer {self._token()}"}
+        content = None if body is None else encode(body)
+        response = await self._request(method, path, params=query, content=content, headers=headers)
+        return self._data(response.content, response.status_code, response.headers.get("retry-after"))
+
+    async def _request(self, method: str, path: str, **details: Any) -> httpx2.Response:
+        try:
+            return await self._http.request(method, path, **details)
+        except httpx2.ConnectError as error:
+            raise self._cannot_connect(error) from None
+        except httpx2.TimeoutException:
+            raise TimedOut(f"{self._server} did not answer {method} {path} within {self._timeout:g} s") from None
+        except httpx2.HTTPError as error:
+            raise CannotConnect(f"lost {self._server} during {method} {path}: {error}") from None
+
+    def _data(self, content: bytes | bytearray, status: int, retry_after: str | None = None) -> Any:
+        try:
+            answer = _decode(content)
+            code, message = int(answer["code"]), str(answer["msg"])
+        except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, TypeError, ValueError):
+            raise CannotConnect(
+                f"{self._server} answered HTTP {status}, and not as a kama node does", hint="check the address"
+            ) from None
+        if code == 1000:
+            return answer.get("data")
+        seconds = float(retry_after) if retry_after and retry_after.isdigit() else 1.0
+        raise error_from_code(code, message, retry_after=seconds)
+
+    def _cannot_connect(self, error: object) -> CannotConnect:
+        return CannotConnect(f"no kama node answers at {self._server}: {error}", hint="start one: kama serve")
+
+    # --- WebSocket
+
+    @contextlib.asynccontextmanager
+    async def login(self, user_id: str, *, device: str = "", post_only: bool = False) -> AsyncIterator[Connection]:
+        """A WebSocket of that user, open within the block."""
+        query = {"client_id": user_id}
+        if device:
+            query["device"] = device
+        if post_only:
+            query["post_only"] = "1"
+        url = f"ws{self._server.removeprefix('http')}/wss?{urlencode(query)}"
+        try:
+            socket = await connect(
+                url,
+                additional_headers={"Authorization": f"Bearer {self._token()}"},
+                open_timeout=self._timeout,
+                close_timeout=2,
+                compression=None,
+                max_size=None,
+                proxy=None,
+            )
+        except InvalidStatus as refused:
+            self._data(refused.response.body or b"", refused.response.status_code)
+            raise CannotConnect(f"{self._server} refused the upgrade without a reason") from None
+        except TimeoutError:
+            raise TimedOut(f"{self._server} did not answer the login within {self._timeout:g} s") from None
+        except InvalidMessage as error:
+            raise CannotConnect(f"{self._server} does not speak WebSocket: {error}") from None
+        except (InvalidHandshake, InvalidURI, OSError) as error:
+            raise self._cannot_connect(error) from None
+        try:
+            yield Connection(socket)
+        finally:
+            await socket.close()
+
+
+class Connection:
+    """One open WebSocket: frames out, frames in, both as JSON objects."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
+
+    @property
+    def closed_with(self) -> tuple[int, str] | None:
+        """The close code and reason, once the connection has ended."""
+        code = self._socket.close_code
+        return None if code is None else (code, self._socket.close_reason or "")
+
+    async def send(self, frame: Any) -> None:
+        """Raises CannotConnect when the connection has ended."""
+        try:
+            await self._socket.send(encode(frame), text=True)
+        except ConnectionClosed:
+            raise self._ended() from None
+
+    async def receive(self) -> Frame:
+        """The next frame. Raises CannotConnect when the connection has ended."""
+        try:
+            frame: Frame = _decode(await self._socket.recv(decode=False))
+            return frame
+        except ConnectionClosed:
+            raise self._ended() from None
+
+    def _ended(self) -> CannotConnect:
+        code, reason = self.closed_with or (1006, "")
+        return CannotConnect(f"the connection ended with {code}{f' ({reason})' if reason else ''}")
+
+
+def check_server(server: str) -> str:
+    """The URL without a trailing slash. Raises SettingsError when it is none."""
+    parts = urlsplit(server)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise SettingsError(
+            f"expected a node's URL such as http://127.0.0.1:8000, got {server[:100]!r}", field="server"
+        )
+    return server.rstrip("/")
+
+
+def error_of(frame: Frame) -> KamaError:
+    """An error frame as the error that it was at the node."""
+    retry = frame.get("retry_after_ms")
+    return error_from_code(
+        int(frame.get("code", 0)),
+        str(frame.get("message", "")),
+        field=frame.get("field"),
+        retry_after=retry / 1000 if isinstance(retry, int | float) else 1.0,
+    )

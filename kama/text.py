@@ -1,0 +1,36 @@
+"""Text that others wrote, made fit for a terminal; and columns that line up whatever is in them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+# C0, DEL, C1; bidirectional marks, embeddings, overrides and isolates (Unicode TR 9); line and paragraph
+# separators; byte order mark; lone surrogates; tag characters.
+_UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
+)
+
+
+def _picture(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    if code < 0x20:
+        return chr(0x2400 + code)  # its control picture: ␛ for ESC, ␊ for a line feed
+    return "␡" if code == 0x7F else "\ufffd"
+
+
+def sanitize(text: str) -> str:
+    """One line that only prints: it can move no cursor, set no title, ring no bell and turn no text around."""
+    return _UNSAFE.sub(_picture, text)
+
+
+def columns(rows: Iterable[Sequence[str]]) -> list[str]:
+    """Rows as lines with aligned columns, by the cells that a terminal gives each character; nothing is cut off."""
+    from rich.cells import cell_len  # 20 ms that a command without a table need not wait for
+
+    clean = [[sanitize(cell) for cell in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(*clean, strict=True)]
+    return [
+        "  ".join(cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in clean
+    ]
