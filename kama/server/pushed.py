@@ -40,11 +40,13 @@ class Pushed:
     def take_live(self, conversation: str, seq: int) -> bool:
         """Whether a live message goes out now. If not, it was given already, or is behind and will be read."""
         last = self._last.get(conversation)
-        if last is not None and seq <= last:
+        if last is None:
+            # It began after the login looked. A pair's first message is its first; who joined a group meanwhile
+            # sees it from here on.
+            self._last[conversation] = last = seq - 1 if conversation.startswith("G") else 0
+        if seq <= last:
             return False
-        if not self.is_live and last is None:
-            self._last[conversation] = last = seq - 1
-        if not self.is_live or conversation in self._behind or (last is not None and seq > last + 1):
+        if not self.is_live or conversation in self._behind or seq > last + 1:
             self._behind[conversation] = max(seq, self._behind.get(conversation, 0))
             return False
         self._last[conversation] = seq

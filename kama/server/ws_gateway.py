@@ -248,7 +248,7 @@ class UserConn:
             self._unconfirmed_bytes += sum(map(_size, items))
             self._confirm()
 
-    def _confirm(self) -> None:
+    def _confirm(self, look_again: float = 0.0) -> None:
         """Report what has left this process: the peer may never take what is still in the transport's buffer.
 
         A message is out when the buffer is no longer than what was written after it. Frame headers and pings are
@@ -265,14 +265,12 @@ class UserConn:
             if not isinstance(item, bytes):
                 self.sent(self, item, self.pushed.advances(item))
         if self._look is None and self._unconfirmed and unsent is not None:
-            loop = asyncio.get_running_loop()
             # uvloop sends at the end of the loop's turn; after that it takes as long as the peer takes.
-            delay = 0.0 if self.socket.can_write else _LOOK_AGAIN
-            self._look = loop.call_later(delay, self._look_again)
+            self._look = asyncio.get_running_loop().call_later(look_again, self._look_again)
 
     def _look_again(self) -> None:
         self._look = None
-        self._confirm()
+        self._confirm(_LOOK_AGAIN)
 
     # --- catching up
 

@@ -1,0 +1,53 @@
+"""What every test can use: one event loop library, no settings of whoever runs the tests, nodes, services."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+from support import RunningNode, StartNode, make_settings, running_node
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test reads the settings, the data or the home of a person."""
+    for name in list(os.environ):
+        if name.startswith("KAMA_") and not name.startswith(("KAMA_TEST_", "KAMA_SERVICES_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home" / "config"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home" / "data"))
+
+
+@pytest.fixture
+def redis_url() -> str:
+    """A real Redis that may be emptied."""
+    url = os.environ.get("KAMA_TEST_REDIS_URL")
+    if url:
+        return url
+    if os.environ.get("CI") == "true" or os.environ.get("KAMA_TEST_REQUIRE_SERVICES") == "1":
+        pytest.fail("needs Redis: KAMA_TEST_REDIS_URL is not set")
+    pytest.skip("needs Redis: run `make test`, or set KAMA_TEST_REDIS_URL")
+
+
+@pytest.fixture
+async def start_node(tmp_path: Path) -> AsyncIterator[StartNode]:
+    """Starts nodes behind real uvicorn on free ports: `await start_node(limits={"burst": 5})`. Ends them after."""
+    async with AsyncExitStack() as stack:
+
+        async def start(**sections: dict[str, object]) -> RunningNode:
+            return await stack.enter_async_context(running_node(make_settings(tmp_path, **sections)))
+
+        yield start
+
+
+@pytest.fixture
+async def node(start_node: StartNode) -> RunningNode:
+    """A node with its defaults, but for rate limits that no test runs into by accident."""
+    return await start_node()

@@ -1,0 +1,433 @@
+"""UserConn over a socket of our own making: what it writes, in which order, and what it says was sent."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from support import eventually
+
+from kama.errors import CloseCode
+from kama.protocol import ChatMessageRequest, build_message
+from kama.server.auth import Identity
+from kama.server.message_back import MessageBack, message_back
+from kama.server.ws_gateway import ConnLimits, UserConn
+
+US, THEM = "U1", "U2"
+WELCOME = b'{"type":"system","event":"welcome"}'
+
+
+class FakeSocket:
+    """Takes everything at once, unless `can_write` is false; `holds` keeps what is written in the process."""
+
+    def __init__(self) -> None:
+        self.frames: list[dict[str, Any]] = []
+        self.incoming: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self.closed: tuple[int, str] | None = None
+        self.holds = False
+        self.held = 0
+        self.cut_off = False
+        self._writable = asyncio.Event()
+        self._writable.set()
+
+    @property
+    def can_write(self) -> bool:
+        return self._writable.is_set()
+
+    @can_write.setter
+    def can_write(self, value: bool) -> None:
+        if value:
+            self._writable.set()
+        else:
+            self._writable.clear()
+
+    @property
+    def unsent(self) -> int | None:
+        return None if self.cut_off else self.held
+
+    async def receive_frame(self) -> bytes | None:
+        return await self.incoming.get()
+
+    def write_frames(self, frames: Sequence[bytes]) -> bool:
+        if self.closed is not None:
+            return False
+        self.frames += map(json.loads, frames)
+        if self.holds:
+            self.held += sum(len(frame) + 4 for frame in frames)
+        return True
+
+    async def drain(self) -> None:
+        await self._writable.wait()
+
+    def close_now(self, code: int, reason: str = "") -> None:
+        if self.closed is None:
+            self.closed = (code, reason)
+            self.incoming.put_nowait(None)
+
+    def seqs(self, send_id: str = THEM) -> list[int]:
+        return [frame["seq"] for frame in self.frames if frame.get("send_id") == send_id]
+
+
+def back(seq: int, send_id: str = THEM, receive_id: str = US, content: str = "x") -> MessageBack:
+    request = ChatMessageRequest(type=0, send_id=send_id, receive_id=receive_id, content=content)
+    key = "_".join(sorted((send_id, receive_id)))
+    return message_back(key, build_message(request, seq, seq, 0))
+
+
+class FakeBacklog:
+    """A store with one conversation per peer of `US`; a page takes a few turns of the loop to read."""
+
+    def __init__(self) -> None:
+        self.stored: dict[str, list[MessageBack]] = {}
+        self.cursors: dict[str, int] = {}
+
+    def store(self, *messages: MessageBack) -> None:
+        for message in messages:
+            self.stored.setdefault(message.conversation, []).append(message)
+
+    async def positions(self, user_id: str) -> list[tuple[str, int, int]]:
+        await asyncio.sleep(0)
+        return [(key, self.cursors.get(key, 0), kept[-1].seq) for key, kept in self.stored.items()]
+
+    async def page(self, conversation: str, after_seq: int, limit: int) -> list[MessageBack]:
+        for _ in range(3):
+            await asyncio.sleep(0)
+        return [message for message in self.stored[conversation] if message.seq > after_seq][:limit]
+
+
+class Rig:
+    """A running connection and everything around it."""
+
+    def __init__(self, limits: ConnLimits | None = None, post_only: bool = False) -> None:
+        self.socket = FakeSocket()
+        self.backlog = FakeBacklog()
+        self.sent: list[tuple[int, bool]] = []
+        self.ended: list[UserConn] = []
+        self.received: list[bytes] = []
+        self.conn = UserConn(
+            id="c1",
+            identity=Identity(US, "user", 2e9),
+            socket=self.socket,
+            welcome=WELCOME,
+            backlog=self.backlog,
+            limits=limits or ConnLimits(),
+            sent=lambda conn, message, advance: self.sent.append((message.seq, advance)),
+            closed=self.ended.append,
+            post_only=post_only,
+        )
+
+    async def on_frame(self, conn: UserConn, data: bytes) -> None:
+        self.received.append(data)
+
+    @asynccontextmanager
+    async def running(self, *, caught_up: bool = True) -> AsyncIterator[Rig]:
+        run = asyncio.get_running_loop().create_task(self.conn.run(self.on_frame))
+        try:
+            if caught_up:
+                await eventually(lambda: self.conn.post_only or self.has_event("caught_up"))
+            yield self
+        finally:
+            self.conn.close(CloseCode.NORMAL)
+            self.socket.can_write = True
+            await asyncio.wait_for(run, 5)
+
+    def has_event(self, event: str) -> bool:
+        return any(frame.get("event") == event for frame in self.socket.frames)
+
+
+def offer_stored(rig: Rig, *messages: MessageBack) -> None:
+    """As the node does it: committed first, then offered."""
+    rig.backlog.store(*messages)
+    for message in messages:
+        rig.conn.offer(message)
+
+
+async def test_the_welcome_comes_first_and_the_backlog_before_what_is_live() -> None:
+    rig = Rig()
+    rig.backlog.store(back(1), back(2))
+    async with rig.running(caught_up=False):
+        offer_stored(rig, back(3))
+        await eventually(lambda: rig.socket.seqs() == [1, 2, 3])
+        await eventually(lambda: rig.has_event("caught_up"))
+    events = [frame.get("event") or frame["seq"] for frame in rig.socket.frames]
+    assert events == ["welcome", 1, 2, 3, "caught_up"]
+
+
+async def test_a_message_that_was_pushed_is_not_pushed_again() -> None:
+    async with Rig().running() as rig:
+        offer_stored(rig, back(1), back(2))
+        for message in (back(1), back(2), back(2)):
+            rig.conn.offer(message)
+        offer_stored(rig, back(3))
+        await eventually(lambda: 3 in rig.socket.seqs())
+        assert rig.socket.seqs() == [1, 2, 3]
+
+
+async def test_a_gap_is_read_from_the_store_before_what_comes_after_it() -> None:
+    async with Rig().running() as rig:
+        offer_stored(rig, back(1))
+        rig.backlog.store(back(2), back(3))
+        offer_stored(rig, back(4))
+        await eventually(lambda: rig.socket.seqs() == [1, 2, 3, 4])
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_what_comes_while_a_gap_is_being_read_is_not_forgotten(turns: int) -> None:
+    async with Rig().running() as rig:
+        offer_stored(rig, back(1))
+        rig.backlog.store(back(2), back(3))
+        offer_stored(rig, back(4))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        offer_stored(rig, back(5))
+        await eventually(lambda: rig.socket.seqs() == [1, 2, 3, 4, 5])
+
+
+async def test_past_the_resume_limit_the_client_is_told_to_pull_and_live_messages_go_on() -> None:
+    rig = Rig(ConnLimits(resume=3))
+    rig.backlog.store(*map(back, range(1, 11)))
+    async with rig.running():
+        caught_up = rig.socket.frames[-1]
+        assert caught_up["complete"] is False
+        assert caught_up["behind"] == [{"conversation": "U1_U2", "after_seq": 3, "last_seq": 10}]
+        offer_stored(rig, back(11))
+        await eventually(lambda: rig.socket.seqs() == [1, 2, 3, 11])
+
+
+async def test_the_cursor_stays_at_a_gap_until_pulls_have_filled_it() -> None:
+    rig = Rig(ConnLimits(resume=2))
+    rig.backlog.store(*map(back, range(1, 6)))
+    async with rig.running():
+        offer_stored(rig, back(6))
+        for seq in (4, 3, 4, 5):
+            message = build_message(ChatMessageRequest(type=0, send_id=THEM, receive_id=US), seq, seq, 0)
+            await rig.conn.push(message_back("U1_U2", message, pulled=True))
+        offer_stored(rig, back(7))
+        await eventually(lambda: len(rig.sent) == 8)
+    moved = [seq for seq, advance in rig.sent if advance]
+    assert moved == [1, 2, 3, 4, 5, 7]
+
+
+async def test_a_peer_that_takes_nothing_is_closed_as_slow_when_its_queue_is_full() -> None:
+    async with Rig(ConnLimits(messages=5)).running() as rig:
+        rig.socket.can_write = False
+        offer_stored(rig, *map(back, range(1, 6)))
+        assert rig.conn.closing is None
+        offer_stored(rig, back(6))
+        assert rig.conn.closing == (CloseCode.SLOW_CONSUMER, "send-back queue full")
+        assert rig.sent == []
+        assert rig.conn.counters.high_water == 5
+
+
+async def test_the_queue_is_bounded_in_bytes_as_well() -> None:
+    async with Rig(ConnLimits(bytes=2000)).running() as rig:
+        rig.socket.can_write = False
+        offer_stored(rig, back(1, content="x" * 1000))
+        assert rig.conn.closing is None
+        offer_stored(rig, back(2, content="x" * 1000))
+        assert rig.conn.closing is not None
+
+
+async def test_one_message_larger_than_the_bound_still_goes_out() -> None:
+    async with Rig(ConnLimits(bytes=100)).running() as rig:
+        offer_stored(rig, back(1, content="x" * 1000))
+        await eventually(lambda: rig.socket.seqs() == [1])
+
+
+async def test_a_burst_within_one_turn_does_not_make_a_reading_peer_slow() -> None:
+    async with Rig(ConnLimits(messages=5)).running() as rig:
+        offer_stored(rig, *map(back, range(1, 101)))
+        await eventually(lambda: rig.socket.seqs() == list(range(1, 101)))
+        assert rig.conn.closing is None
+
+
+async def test_what_the_process_still_holds_is_not_sent_until_it_is_out() -> None:
+    async with Rig().running() as rig:
+        rig.socket.holds = True
+        offer_stored(rig, back(1), back(2))
+        await eventually(lambda: rig.socket.seqs() == [1, 2])
+        assert rig.sent == []
+        rig.socket.held = len(back(2).frame)
+        await eventually(lambda: rig.sent == [(1, True)])
+        rig.socket.held = 0
+        await eventually(lambda: rig.sent == [(1, True), (2, True)])
+
+
+async def test_what_a_cut_off_connection_held_was_never_sent() -> None:
+    async with Rig().running() as rig:
+        rig.socket.holds = True
+        offer_stored(rig, back(1))
+        await eventually(lambda: rig.socket.seqs() == [1])
+        rig.socket.cut_off = True
+        rig.socket.held = 0
+        rig.conn.close(CloseCode.GOING_AWAY)
+        assert rig.sent == []
+
+
+async def test_call_signals_are_dropped_from_half_full_on_and_messages_are_not() -> None:
+    async with Rig(ConnLimits(messages=4)).running() as rig:
+        rig.socket.can_write = False
+        assert rig.conn.offer_ephemeral(b"{}")
+        offer_stored(rig, back(1))
+        assert not rig.conn.offer_ephemeral(b"{}")
+        offer_stored(rig, back(2), back(3))
+        assert rig.conn.closing is None
+        assert rig.conn.counters.dropped == 1
+
+
+async def test_the_first_close_decides_and_is_told_once() -> None:
+    async with Rig().running() as rig:
+        rig.conn.close(CloseCode.KICKED, "go")
+        rig.conn.close(CloseCode.NORMAL, "later")
+        rig.conn.offer(back(1))
+        rig.conn.offer_control(b"{}")
+    assert rig.socket.closed == (CloseCode.KICKED, "go")
+    assert rig.ended == [rig.conn]
+    assert rig.socket.seqs() == []
+
+
+async def test_what_is_queued_goes_out_before_the_close_frame() -> None:
+    async with Rig().running() as rig:
+        offer_stored(rig, back(1))
+        rig.conn.close(CloseCode.KICKED)
+    assert rig.socket.seqs() == [1]
+
+
+async def test_a_connection_that_only_posts_gets_its_echo_and_nothing_else_and_sends_nothing() -> None:
+    async with Rig(post_only=True).running() as rig:
+        offer_stored(rig, back(1), back(2, send_id=US, receive_id=THEM))
+        await eventually(lambda: rig.socket.seqs(US) == [2])
+    assert rig.socket.seqs() == []
+    assert rig.sent == []
+
+
+async def test_a_store_that_fails_at_login_sends_the_client_away_to_come_back() -> None:
+    rig = Rig()
+
+    async def fail(user_id: str) -> list[tuple[str, int, int]]:
+        raise OSError("disk gone")
+
+    rig.backlog.positions = fail  # type: ignore[method-assign]
+    async with rig.running(caught_up=False):
+        await eventually(lambda: rig.socket.closed)
+    assert rig.socket.closed is not None
+    assert rig.socket.closed[0] == CloseCode.GOING_AWAY
+    assert "retry_after_ms" in json.loads(rig.socket.closed[1])
+
+
+async def test_a_fault_of_ours_closes_with_1011() -> None:
+    rig = Rig()
+
+    async def fail(conn: UserConn, data: bytes) -> None:
+        raise RuntimeError("a bug")
+
+    rig.socket.incoming.put_nowait(b"{}")
+    with pytest.raises(RuntimeError, match="a bug"):
+        await rig.conn.run(fail)
+    assert rig.socket.closed is not None
+    assert rig.socket.closed[0] == CloseCode.INTERNAL_ERROR
+
+
+async def test_a_sender_finds_the_signal_it_sent_in_no_push_but_its_cursor_moves_past_it() -> None:
+    request = ChatMessageRequest(type=3, send_id=US, receive_id=THEM, av_data="{}")
+    signal = message_back("U1_U2", build_message(request, 1, 1, 0))
+    async with Rig().running() as rig:
+        offer_stored(rig, signal)
+        await eventually(lambda: rig.sent == [(1, True)])
+        assert rig.socket.seqs(US) == []
+
+
+# --- any interleaving ----------------------------------------------------------------------------------
+
+Step = Callable[[Rig, dict[str, int]], None]
+PEERS = ("U2", "U3")
+
+
+def commit(rig: Rig, offered: dict[str, int], peer: str) -> None:
+    kept = rig.backlog.stored.setdefault("_".join(sorted((US, peer))), [])
+    kept.append(back(len(kept) + 1, send_id=peer))
+
+
+def deliver(rig: Rig, offered: dict[str, int], peer: str) -> None:
+    """The next committed message that was not offered yet."""
+    kept = rig.backlog.stored.get("_".join(sorted((US, peer))), [])
+    if offered[peer] < len(kept):
+        rig.conn.offer(kept[offered[peer]])
+        offered[peer] += 1
+
+
+def redeliver(rig: Rig, offered: dict[str, int], peer: str) -> None:
+    if offered[peer]:
+        rig.conn.offer(rig.backlog.stored["_".join(sorted((US, peer)))][offered[peer] - 1])
+
+
+def skip(rig: Rig, offered: dict[str, int], peer: str) -> None:
+    """A delivery that never came, as when another node took over."""
+    kept = rig.backlog.stored.get("_".join(sorted((US, peer))), [])
+    offered[peer] = min(offered[peer] + 1, len(kept))
+
+
+def block(rig: Rig, offered: dict[str, int], peer: str) -> None:
+    rig.socket.can_write = False
+
+
+def unblock(rig: Rig, offered: dict[str, int], peer: str) -> None:
+    rig.socket.can_write = True
+
+
+ACTIONS = (commit, commit, deliver, deliver, redeliver, skip, block, unblock)
+steps = st.lists(st.tuples(st.sampled_from(ACTIONS), st.sampled_from(PEERS), st.integers(0, 6)), max_size=40)
+
+
+async def play(program: list[tuple[Any, str, int]], before: int, cursor: int) -> tuple[Rig, dict[str, int]]:
+    """Runs the program and gives what came of it, with the last seq of each peer that must have come."""
+    rig = Rig(ConnLimits(messages=10_000))
+    offered = dict.fromkeys(PEERS, 0)
+    for peer in PEERS:
+        for _ in range(before):
+            commit(rig, offered, peer)
+        offered[peer] = before
+        if before:
+            rig.backlog.cursors["_".join(sorted((US, peer)))] = min(cursor, before)
+    due = dict(offered)
+    async with rig.running(caught_up=False):
+        for action, peer, turns in program:
+            before_it = offered[peer]
+            action(rig, offered, peer)
+            if action is deliver and offered[peer] > before_it:
+                due[peer] = offered[peer]
+            for _ in range(turns):
+                await asyncio.sleep(0)
+        rig.socket.can_write = True
+        await eventually(lambda: rig.has_event("caught_up"), seconds=5)
+        await eventually(
+            lambda: all((rig.socket.seqs(peer) or [min(cursor, before)])[-1] >= due[peer] for peer in PEERS),
+            seconds=5,
+        )
+    return rig, due
+
+
+@given(program=steps, before=st.integers(0, 4), cursor=st.integers(0, 4))
+@settings(max_examples=200, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+def test_each_conversation_reaches_a_connection_in_order_once_and_whole(
+    program: list[tuple[Any, str, int]], before: int, cursor: int
+) -> None:
+    rig, due = asyncio.run(play(program, before, cursor))
+    for peer in PEERS:
+        seqs = rig.socket.seqs(peer)
+        first = min(cursor, before) + 1
+        assert seqs == list(range(first, first + len(seqs)))
+        assert due[peer] < first + len(seqs)
+
+
+async def test_who_joined_a_group_while_connected_sees_it_from_the_first_message_after_that() -> None:
+    async with Rig().running() as rig:
+        offer_stored(rig, *(replace(back(seq), conversation="G1") for seq in (7, 8)))
+        await eventually(lambda: rig.socket.seqs() == [7, 8])
