@@ -8,12 +8,15 @@ under `normal` the last ones may be lost when the machine loses power, under `fu
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from sqlalchemy import event, make_url, text
+from sqlalchemy.exc import DBAPIError, MissingGreenlet
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from kama.errors import SettingsError
@@ -71,6 +74,13 @@ class Database:
             cursor.execute(f"PRAGMA synchronous = {self._synchronous}")
             cursor.execute("PRAGMA cache_size = -16384")
             cursor.close()
+
+        @event.listens_for(engine.sync_engine, "invalidate")
+        def on_invalidate(connection: Any, _record: Any, _error: BaseException | None) -> None:
+            # SQLAlchemy closes the connection of a cancelled transaction and no more: as long as a traceback holds
+            # one of its cursors, SQLite would keep the transaction open, and everybody else locked out.
+            with contextlib.suppress(DBAPIError, MissingGreenlet, sqlite3.Error):
+                connection.rollback()
 
         @event.listens_for(engine.sync_engine, "begin")
         def on_begin(connection: Any) -> None:
