@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
-from sqlalchemy.exc import DataError, IntegrityError
+from sqlalchemy.exc import IntegrityError
 
 from kama.errors import Busy, DatabaseFailed, Forbidden, KamaError, NoSuchGroup, RateLimited
 from kama.protocol import (
@@ -29,6 +29,7 @@ from kama.server.delivery import Delivery
 from kama.server.limits import TokenBuckets
 from kama.server.membership import Membership
 from kama.server.snowflake import Snowflake, timestamp_ms
+from kama.server.store.database import is_transient
 from kama.server.store.messages import Batch, MessageStore
 from kama.server.tasks import cancel, spawn
 
@@ -152,16 +153,24 @@ class ChatServer:
             kept = [record for record in batch if not record.ephemeral]
             placed = iter(await self._store_all(kept))
             for number, record in enumerate(batch, 1):
-                if record.ephemeral:
-                    self.counters.ephemeral += 1
-                    self._delivery.deliver_ephemeral(record)
-                else:
-                    outcome, message = next(placed)
-                    if message is not None:
-                        await self._deliver(record.key, message)
-                    record.settled(outcome)
+                outcome, message = (None, None) if record.ephemeral else next(placed)
+                try:
+                    await self._hand_out(record, outcome, message)
+                except Exception as error:
+                    # A fault of ours with one message: it is stored, and must not stop those behind it.
+                    log.error("message not handed out", uuid=record.uuid, exc_info=error)
                 if number % _YIELD_EVERY == 0:
                     await asyncio.sleep(0)
+
+    async def _hand_out(self, record: Record, outcome: Stored | KamaError | None, message: Message | None) -> None:
+        """Deliver first, then tell the sender."""
+        if outcome is None:
+            self.counters.ephemeral += 1
+            self._delivery.deliver_ephemeral(record)
+            return
+        if message is not None:
+            await self._deliver(record.key, message)
+        record.settled(outcome)
 
     async def _store_all(self, records: Sequence[Record]) -> list[tuple[Stored | KamaError, Message | None]]:
         """Stored or refused for good, however long it takes; one bad record does not hold up the others."""
@@ -169,7 +178,7 @@ class ChatServer:
             return []
         try:
             batch = await self._insert(records)
-        except (IntegrityError, DataError) as error:
+        except Exception as error:
             if len(records) > 1:
                 return [placed for record in records for placed in await self._store_all([record])]
             self.counters.not_stored += 1
@@ -180,15 +189,23 @@ class ChatServer:
         return list(zip(batch.outcomes, batch.messages, strict=True))
 
     async def _insert(self, records: Sequence[Record]) -> Batch:
+        """Raises what trying again does not mend."""
         delay = _RETRY_FIRST
+        collided = False
         while True:
             try:
                 batch = await self._store.insert_batch(records)
                 self.store_failing = False
                 return batch
-            except (IntegrityError, DataError):
-                raise
+            except IntegrityError:
+                # Another node stored the same message between our look and our insert: the next look finds it.
+                if collided:
+                    raise
+                collided = True
+                continue
             except Exception as error:
+                if not is_transient(error):
+                    raise
                 self.counters.store_failures += 1
                 self.store_failing = True
                 log.warning("batch not stored: trying again", size=len(records), error=repr(error), delay=delay)
@@ -209,12 +226,15 @@ class ChatServer:
             self._cache.submit(key, batch.versions[key], messages=messages)
 
     async def _deliver(self, conversation: str, message: Message) -> None:
-        """Who is online gets it now. If the members cannot be read, it waits in the store for whoever asks."""
+        """Who is online gets it now. While the members of its group cannot be read, everything waits for that:
+        a later message must not overtake it."""
         delay = _RETRY_FIRST
         while True:
             try:
                 return await self._delivery.deliver(conversation, message)
             except Exception as error:
+                if not is_transient(error):
+                    raise
                 log.warning("message not delivered: trying again", uuid=message.uuid, error=repr(error))
             await asyncio.sleep(delay)
             delay = min(delay * 2, _RETRY_MAX)

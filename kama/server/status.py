@@ -16,6 +16,7 @@ import structlog
 from kama.protocol import MessageStatus, StatusFrame, encode
 from kama.server.cache import HistoryCache
 from kama.server.message_back import MessageBack
+from kama.server.store.database import is_transient
 from kama.server.store.progress import Progress, ProgressStore, StatusChange
 from kama.server.tasks import spawn
 
@@ -98,6 +99,10 @@ class StatusWriter:
                 changes, versions = await self._store.apply(progress)
                 break
             except Exception as error:
+                if not is_transient(error):
+                    # Sooner some statuses too low than all statuses for ever stuck behind this batch.
+                    log.error("status batch cannot be stored: dropped", marks=len(progress.sent), exc_info=error)
+                    return
                 log.warning("status batch not stored: trying again", error=repr(error), delay=delay)
                 if self._closed:
                     return  # a status that is behind is caught up by the next login; shutdown is not held up

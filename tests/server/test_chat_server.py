@@ -388,6 +388,26 @@ async def test_one_message_that_can_never_be_stored_does_not_hold_up_the_others(
     assert "poison" not in str([{**entry, "error": ""} for entry in logs])
 
 
+async def test_a_fault_with_one_message_does_not_stop_those_behind_it(house: House) -> None:
+    broken, receiver = house.login("U2"), house.login("U3")
+    broken.offer = None  # type: ignore[assignment, method-assign]
+    with capture_logs() as logs:
+        await house.send(receive_id="U2", content="meets a fault")
+        await house.send(receive_id="U3", content="goes on")
+        await house.idle()
+    assert receiver.contents == ["goes on"]
+    assert await house.contents() == ["meets a fault"], "it is stored, and waits for the next login"
+    assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == ["message not handed out"]
+
+
+async def test_a_collision_with_another_nodes_insert_is_looked_up_once_more(house: House) -> None:
+    house.store.failures = [IntegrityError("INSERT", {}, Exception("unique"))]
+    await house.send(content="stored by the second try")
+    await house.idle()
+    assert await house.contents() == ["stored by the second try"]
+    assert isinstance(house.settled[0][1], Stored)
+
+
 async def test_members_that_cannot_be_read_delay_the_delivery_and_do_not_end_it(house: House) -> None:
     await house.groups.create("G1", "U1", ["U2"], "")
     receiver = house.login("U2")

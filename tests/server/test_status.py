@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from server_builders import THROUGH_A_DATABASE, Loop, build_record, until, wipe
 from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 from structlog.testing import capture_logs
 
 from kama.protocol import MessageStatus, MessageType
@@ -33,6 +34,7 @@ class Store(ProgressStore):
     def __init__(self, database: Database) -> None:
         super().__init__(database)
         self.failures = 0
+        self.refusal: Exception | None = None
         self.applied: list[Progress] = []
         self.gate = asyncio.Event()
         self.gate.set()
@@ -42,6 +44,9 @@ class Store(ProgressStore):
         if self.failures:
             self.failures -= 1
             raise OSError("disk full")
+        if self.refusal is not None:
+            refusal, self.refusal = self.refusal, None
+            raise refusal
         self.applied.append(progress)
         return await super().apply(progress)
 
@@ -203,6 +208,18 @@ async def test_a_store_that_fails_is_tried_again_until_it_works(desk: Desk) -> N
     assert [entry["event"] for entry in logs] == ["status batch not stored: trying again"] * 2
     assert await desk.statuses() == [1]
     assert [frame["status"] for _, frame in desk.told] == ["sent"]
+
+
+async def test_a_batch_that_can_never_be_stored_does_not_hold_up_the_next(desk: Desk) -> None:
+    first, second = await desk.insert(("U1", "U2"), ("U1", "U2"))
+    desk.store.refusal = IntegrityError("UPDATE", {}, Exception("no"))
+    with capture_logs() as logs:
+        desk.writer.mark_sent("U2", first, True)
+        await desk.settled()
+    assert [entry["event"] for entry in logs] == ["status batch cannot be stored: dropped"]
+    desk.writer.mark_sent("U2", second, True)
+    await desk.settled()
+    assert [back.uuid for back in (first, second) if back.uuid in desk.store.applied[-1].sent] == [second.uuid]
 
 
 async def test_closing_writes_what_is_marked(database: Database) -> None:

@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sqlalchemy import event, make_url, text
-from sqlalchemy.exc import DBAPIError, MissingGreenlet
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    MissingGreenlet,
+    SQLAlchemyError,
+    StatementError,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from kama.errors import SettingsError
@@ -25,10 +32,19 @@ from kama.server.store.migrate import upgrade
 _READERS = 4
 
 
+def is_transient(error: BaseException) -> bool:
+    """Whether the same statement may succeed later: the database is away, locked or full, rather than unwilling."""
+    if isinstance(error, IntegrityError | DataError):
+        return False
+    if isinstance(error, StatementError) and not isinstance(error, DBAPIError):
+        return False  # a parameter that no driver takes: it never got as far as the database
+    return isinstance(error, SQLAlchemyError | OSError)
+
+
 class Database:
     """Opens with the schema up to date. `read()` gives a consistent snapshot, `write()` one transaction.
 
-    What SQLAlchemy raises passes through: only the caller knows whether trying again helps.
+    What SQLAlchemy raises passes through; `is_transient` tells whether trying again may help.
     """
 
     def __init__(self, url: str, synchronous: Literal["normal", "full"] = "normal") -> None:
