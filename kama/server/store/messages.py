@@ -53,11 +53,20 @@ class MessageStore:
         async with self._database.write() as tx:
             outcomes, fresh = _sort_out(records, await _known(tx, records))
             versions: dict[str, int] = {}
+            built: dict[int, Message] = {}
             if fresh:
                 versions = await self._take_seqs(tx, [stored for _, stored in fresh])
-                await tx.execute(insert(messages), [_row(record, stored) for record, stored in fresh])
+                built = {record.uuid: _message(record, stored) for record, stored in fresh}
+                await tx.execute(insert(messages), [_row(record, built[record.uuid]) for record, _ in fresh])
         _number_repeats(outcomes, fresh)
-        return Batch(outcomes, [_built(*pair) for pair in zip(records, outcomes, strict=True)], versions)
+        return Batch(
+            outcomes,
+            [
+                None if stored.uuid != record.uuid else built.get(record.uuid) or _message(record, stored)
+                for record, stored in zip(records, outcomes, strict=True)
+            ],
+            versions,
+        )
 
     async def _take_seqs(self, tx: AsyncConnection, fresh: Sequence[Stored]) -> dict[str, int]:
         """Move each conversation's counter once, then number its messages in their order. Gives the versions."""
@@ -198,9 +207,7 @@ def _number_repeats(outcomes: Sequence[Stored], fresh: Sequence[tuple[Record, St
             outcome.seq = numbers[outcome.uuid]
 
 
-def _built(record: Record, stored: Stored) -> Message | None:
-    if stored.uuid != record.uuid:
-        return None
+def _message(record: Record, stored: Stored) -> Message:
     return build_message(record.request, record.uuid, stored.seq, record.accepted_ms)
 
 
@@ -212,13 +219,12 @@ _COPIED = (
 )  # fmt: skip
 
 
-def _row(record: Record, stored: Stored) -> dict[str, Any]:
-    message = build_message(record.request, record.uuid, stored.seq, record.accepted_ms)
+def _row(record: Record, message: Message) -> dict[str, Any]:
     row: dict[str, Any] = {name: getattr(message, name) for name in _COPIED}
     row.update(
         uuid=record.uuid,
-        conversation=stored.conversation,
-        seq=stored.seq,
+        conversation=record.key,
+        seq=message.seq,
         av_data=message.av_data if message.av_data is not UNSET else None,
         client_msg_id=record.request.client_msg_id,
         created_at=record.accepted_ms,
