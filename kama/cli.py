@@ -5,8 +5,10 @@ Only names and options are imported here; what a command needs to run is importe
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -72,32 +74,74 @@ app.add_typer(settings.app, name="config")
 
 def run(arguments: Sequence[str]) -> int:
     """One command from its arguments to its exit code."""
-    as_json = "--json" in arguments or "-j" in arguments
-    debug = "--debug" in arguments
     try:
+        _check_utf8(arguments)
         outcome = get_command(app).main(list(arguments), prog_name="kama", standalone_mode=False)
         sys.stdout.flush()
         return outcome if isinstance(outcome, int) else ExitCode.OK
-    except BrokenPipeError:
-        # Whoever read our output has seen enough. Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (BrokenPipeError, SystemExit) as ending:
+        # Whoever read our output has seen enough. Typer makes an exit of it that would count as a failure.
+        if isinstance(ending, SystemExit) and not isinstance(ending.__context__, BrokenPipeError):
+            raise
+        _drop_what_cannot_be_written()
         return ExitCode.OK
     except (KeyboardInterrupt, typer.Abort):
         return ExitCode.INTERRUPTED
     except Exception as error:
-        if debug:
-            raise
+        if help_text := _asked_for_help(error):
+            print(help_text, file=sys.stderr)
+            return ExitCode.USAGE
+        if _is_debug(arguments):
+            traceback.print_exc()
         failure = _explained(error)
-        report(failure, as_json=as_json)
+        report(failure, as_json=_is_json(arguments))
         return failure.exit_code
+
+
+def _is_json(arguments: Sequence[str]) -> bool:
+    """Known also where the arguments cannot be parsed. What stands behind `--` is text."""
+    options = itertools.takewhile(lambda argument: argument != "--", arguments)
+    return any(option in ("--json", "-j") for option in options)
+
+
+def _is_debug(arguments: Sequence[str]) -> bool:
+    """An option of `kama` itself stands before its command."""
+    return "--debug" in itertools.takewhile(lambda argument: argument.startswith("-"), arguments)
+
+
+def _check_utf8(arguments: Sequence[str]) -> None:
+    """Nothing of ours, no frame and no setting, can hold other bytes."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise _Usage(f"expected arguments in UTF-8, got {os.fsencode(argument[:24])!r}") from None
+
+
+def _drop_what_cannot_be_written() -> None:
+    """Python flushes at exit, and would complain of the closed pipe once more."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _asked_for_help(error: Exception) -> str | None:
+    """`kama group` alone: Typer tells it as an error whose message is the help."""
+    context = getattr(error, "ctx", None)
+    if isinstance(error, typer.TyperException) and context is not None and error.message == context.get_help():
+        return error.message
+    return None
 
 
 def _explained(error: Exception) -> KamaError:
     if isinstance(error, KamaError):
         return error
     if isinstance(error, typer.TyperException):
-        text = error.format_message() if hasattr(error, "format_message") else str(error)
-        usage = _Usage(text.replace("Value error, ", ""))
+        # Typer checks with pydantic, whose words these are.
+        words = error.format_message().replace("Value error, ", "").replace("Input should be", "expected")
+        usage = _Usage(words)
         context = getattr(error, "ctx", None)
         usage.hint = f"{context.command_path if context else 'kama'} --help"
         return usage
@@ -109,6 +153,9 @@ class _Usage(KamaError):
 
 
 def main() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character gets its number instead of a traceback.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     sys.exit(run(sys.argv[1:]))
 
 

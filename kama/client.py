@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from types import TracebackType
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import httpx2
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus, InvalidURI
 
-from kama.errors import CannotConnect, KamaError, SettingsError, TimedOut, error_from_code
+from kama.config import check_server
+from kama.errors import BadParameter, CannotConnect, KamaError, TimedOut, error_from_code
 from kama.protocol import encode
 
 Frame = dict[str, Any]
@@ -29,7 +32,7 @@ class NodeClient:
     """
 
     def __init__(self, server: str, token: Token, *, timeout: float = 10.0) -> None:
-        self._server = check_server(server)
+        self._server = check_server(server, "NodeClient")
         self._token = token
         self._timeout = timeout
         self._http = httpx2.AsyncClient(base_url=self._server, timeout=timeout, trust_env=False)
@@ -66,8 +69,8 @@ class NodeClient:
     ) -> Any:
         """One request; answers the envelope's `data`."""
         headers = {"Authorization": f"Bearer {self._token()}"}
-        content = None if body is None else encode(body)
-        response = await self._request(method, path, params=query, content=content, headers=headers)
+        content = None if body is None else _encoded(body)
+        response = await self._request(method, path, params=query or None, content=content, headers=headers)
         return self._data(response.content, response.status_code, response.headers.get("retry-after"))
 
     async def _request(self, method: str, path: str, **details: Any) -> httpx2.Response:
@@ -90,11 +93,10 @@ class NodeClient:
             ) from None
         if code == 1000:
             return answer.get("data")
-        seconds = float(retry_after) if retry_after and retry_after.isdigit() else 1.0
-        raise error_from_code(code, message, retry_after=seconds)
+        raise error_from_code(code, message, retry_after=_seconds(retry_after))
 
-    def _cannot_connect(self, error: object) -> CannotConnect:
-        return CannotConnect(f"no kama node answers at {self._server}: {error}", hint="start one: kama serve")
+    def _cannot_connect(self, error: BaseException) -> CannotConnect:
+        return CannotConnect(f"no kama node answers at {self._server}: {_root_of(error)}", hint="start one: kama serve")
 
     # --- WebSocket
 
@@ -118,7 +120,8 @@ class NodeClient:
                 proxy=None,
             )
         except InvalidStatus as refused:
-            self._data(refused.response.body or b"", refused.response.status_code)
+            answer = refused.response
+            self._data(answer.body or b"", answer.status_code, answer.headers.get("retry-after"))
             raise CannotConnect(f"{self._server} refused the upgrade without a reason") from None
         except TimeoutError:
             raise TimedOut(f"{self._server} did not answer the login within {self._timeout:g} s") from None
@@ -147,31 +150,47 @@ class Connection:
     async def send(self, frame: Any) -> None:
         """Raises CannotConnect when the connection has ended."""
         try:
-            await self._socket.send(encode(frame), text=True)
+            await self._socket.send(_encoded(frame), text=True)
         except ConnectionClosed:
             raise self._ended() from None
 
     async def receive(self) -> Frame:
-        """The next frame. Raises CannotConnect when the connection has ended."""
+        """The next frame. Raises CannotConnect when the connection has ended, or the other side is no node."""
         try:
-            frame: Frame = _decode(await self._socket.recv(decode=False))
-            return frame
+            frame = _decode(await self._socket.recv(decode=False))
         except ConnectionClosed:
             raise self._ended() from None
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            frame = None
+        if not isinstance(frame, dict):
+            raise CannotConnect("expected frames that are JSON objects, as a kama node sends, got another one")
+        return frame
 
     def _ended(self) -> CannotConnect:
         code, reason = self.closed_with or (1006, "")
         return CannotConnect(f"the connection ended with {code}{f' ({reason})' if reason else ''}")
 
 
-def check_server(server: str) -> str:
-    """The URL without a trailing slash. Raises SettingsError when it is none."""
-    parts = urlsplit(server)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise SettingsError(
-            f"expected a node's URL such as http://127.0.0.1:8000, got {server[:100]!r}", field="server"
-        )
-    return server.rstrip("/")
+def _encoded(value: Any) -> bytes:
+    try:
+        return encode(value)
+    except UnicodeEncodeError:
+        raise BadParameter("expected text that can be written in UTF-8, got a lone surrogate") from None
+
+
+def _root_of(error: BaseException) -> str:
+    """The reason that the system gave: what libraries wrap it in says that all attempts failed."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror and cause.errno is not None:
+            # asyncio writes its own sentence there; a failed look-up has a number that is not the system's.
+            return os.strerror(cause.errno) if cause.errno > 0 else cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return str(error)
+
+
+def _seconds(retry_after: str | None) -> float:
+    return float(retry_after) if retry_after and re.fullmatch("[0-9]{1,6}", retry_after) else 1.0
 
 
 def error_of(frame: Frame) -> KamaError:

@@ -5,17 +5,20 @@ The only module that reads the environment, the settings file and the secret fil
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import re
 import secrets
+import shlex
 import stat
 import sys
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from platformdirs import user_config_path, user_data_path
 from pydantic import ValidationError
@@ -31,8 +34,7 @@ PREFIX = "KAMA_"
 PLAIN_NAMES = ("KAMA_CONFIG", "KAMA_DATA_DIR", "KAMA_SERVER", "KAMA_TOKEN")
 _FOREIGN = ("KAMA_TEST_", "KAMA_SERVICES_")
 
-
-_KNOWN = {item.setting for item in setting_fields()}
+_KNOWN = {item.setting: item for item in setting_fields()}
 
 
 def environment_name(setting: str) -> str:
@@ -45,7 +47,10 @@ def environment_name(setting: str) -> str:
 
 @dataclass(frozen=True)
 class Config:
-    """Settings, where each came from, and the folder with what the node keeps."""
+    """Settings, where each came from, and the folder with what the node keeps.
+
+    `sources` has the settings that are not at their defaults, and `data_dir` when somebody named it.
+    """
 
     settings: Settings
     data_dir: Path
@@ -64,6 +69,12 @@ class Config:
         return show_value(setting, self.value(setting))
 
     @property
+    def database_file(self) -> Path | None:
+        """None when the database is not SQLite."""
+        scheme, found, rest = self.settings.store.url.partition(":///")
+        return Path(rest.partition("?")[0]) if found and scheme.startswith("sqlite") else None
+
+    @property
     def secret_path(self) -> Path:
         return self.data_dir / SECRET_FILE
 
@@ -72,25 +83,59 @@ def load_config(
     *,
     file: Path | None = None,
     data_dir: Path | None = None,
-    flags: Mapping[str, Any] | None = None,
+    flags: Mapping[str, tuple[Any, str]] | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Config:
-    """`flags` maps setting names (`server.port`) to values that were really typed.
+    """`flags` maps settings (`server.port`) that were really typed to the value and the name of the flag.
 
     Raises SettingsError: it names the setting, where it came from, what was expected and what came.
     """
-    folder = data_dir or _path(environ.get("KAMA_DATA_DIR")) or user_data_path("kama", appauthor=False)
-    folder = folder.expanduser().absolute()
+    folder, sources = _data_dir(data_dir, environ)
     found = find_file(file, environ)
-    layers = [_from_file(found), _from_environment(environ), _from_flags(flags or {})]
-    values: dict[str, tuple[Any, str]] = {}
-    for layer in layers:
-        values.update(layer)
+    values: _Layer = {**_from_file(found), **_from_environment(environ), **(flags or {})}
     settings = _validated(values)
     if not settings.store.url:
         url = f"sqlite+aiosqlite:///{folder / DATABASE_FILE}"
         settings = settings.model_copy(update={"store": settings.store.model_copy(update={"url": url})})
-    return Config(settings, folder, found, {name: source for name, (_, source) in values.items()})
+    sources |= {name: source for name, (_, source) in values.items()}
+    return Config(settings, folder, found, sources)
+
+
+def _data_dir(flag: Path | None, environ: Mapping[str, str]) -> tuple[Path, dict[str, str]]:
+    named = flag or _path(environ.get("KAMA_DATA_DIR"))
+    folder = _expand(named or user_data_path("kama", appauthor=False)).absolute()
+    sources = {"data_dir": "--data-dir" if flag else "KAMA_DATA_DIR"} if named else {}
+    if "?" in str(folder):
+        # Legal in a path, but in the URL of a database it begins the options.
+        raise SettingsError(
+            f"data_dir ({sources.get('data_dir', 'default')}): expected a path without a question mark, got {folder}",
+            field="data_dir",
+        )
+    return folder, sources
+
+
+def ensure_data_dir(config: Config) -> None:
+    """The data folder is there after this, and only its owner looks into one that this made."""
+    source = config.source("data_dir")
+    try:
+        config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        why = "that is a file" if isinstance(error, FileExistsError) else _reason(error)
+        raise SettingsError(
+            f"data_dir ({source}): expected a folder, or a place where one can be made, got {config.data_dir}: {why}",
+            field="data_dir",
+            hint="name another one: --data-dir DIR, or KAMA_DATA_DIR",
+        ) from None
+
+
+def _expand(path: Path) -> Path:
+    """Path.expanduser raises on a `~name` that is nobody's; the shell and this leave it as it is."""
+    return Path(os.path.expanduser(path))
+
+
+def _reason(error: OSError) -> str:
+    """What went wrong, without the number and the path."""
+    return error.strerror or str(error)
 
 
 def is_set(name: str, environ: Mapping[str, str] = os.environ) -> bool:
@@ -105,13 +150,16 @@ def find_file(file: Path | None, environ: Mapping[str, str]) -> Path | None:
     """The settings file: the one named, else ./kama.toml, else the user's own, else none."""
     named = file or _path(environ.get("KAMA_CONFIG"))
     if named is not None:
-        if not named.expanduser().is_file():
-            raise SettingsError(
-                f"expected a settings file at {named}, got none", hint="kama config init FILE makes one"
-            )
-        return named.expanduser()
+        path, source = _expand(named), "--config" if file else "KAMA_CONFIG"
+        if os.path.exists(path) and not os.path.isdir(path):
+            return path
+        found = "a folder" if os.path.isdir(path) else "nothing"
+        raise SettingsError(
+            f"expected {source} to name a settings file, got {found} at {path}",
+            hint="kama config init FILE makes one",
+        )
     places = (Path("kama.toml"), user_config_path("kama", appauthor=False) / "config.toml")
-    return next((place for place in places if place.is_file()), None)
+    return next((place for place in places if os.path.isfile(place)), None)
 
 
 _Layer = dict[str, tuple[Any, str]]
@@ -122,16 +170,20 @@ def _from_file(file: Path | None) -> _Layer:
         return {}
     try:
         document = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"cannot read the settings file {file}: {error}") from None
+    except OSError as error:
+        raise SettingsError(f"cannot read the settings file {file}: {_reason(error)}") from None
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"expected UTF-8 in {file}, got something else: {error}") from None
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"expected TOML in {file}, got something else: {error}") from None
     layer: _Layer = {}
     for section, content in document.items():
         if section not in Settings.model_fields:
-            raise SettingsError(
-                f"{file}: there is no section [{section}]", hint=_nearest(section, Settings.model_fields)
-            )
+            if isinstance(content, dict):
+                hint = _nearest(section, Settings.model_fields)
+                raise SettingsError(f"{file}: there is no section [{section}]", hint=hint)
+            hint = _nearest(section, _KNOWN)
+            raise SettingsError(f"{file}: expected {section} to stand in a section, got it outside", hint=hint)
         if not isinstance(content, dict):
             raise SettingsError(f"{file}: expected [{section}] to be a section, got a value")
         for name, value in content.items():
@@ -147,28 +199,29 @@ def _from_environment(environ: Mapping[str, str]) -> _Layer:
         if not name.startswith(PREFIX) or name in PLAIN_NAMES or name.startswith(_FOREIGN):
             continue
         if name not in names:
-            hint = _nearest(name, [*names, *PLAIN_NAMES])
+            hint = _nearest(name.upper(), [*names, *PLAIN_NAMES])
             raise SettingsError(f"there is no setting for the environment variable {name}", hint=hint)
         layer[names[name]] = (value, name)
     return layer
 
 
-def _from_flags(flags: Mapping[str, Any]) -> _Layer:
-    return {setting: (value, "--" + setting.partition(".")[2].replace("_", "-")) for setting, value in flags.items()}
-
-
 def _known(setting: str, source: str) -> str:
     if setting not in _KNOWN:
-        raise SettingsError(f"{source}: there is no setting {setting}", hint=_nearest(setting, sorted(_KNOWN)))
+        raise SettingsError(f"{source}: there is no setting {setting}", hint=_nearest(setting, _KNOWN))
     return setting
 
 
-def _nearest(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"did you mean {close[0]}?" if close else "kama config show lists every setting"
+def _nearest(name: str, known: Collection[str]) -> str:
+    """A hint: the name that was probably meant."""
+    own_name = name.rpartition(".")[2]
+    elsewhere = [other for other in known if other.rpartition(".")[2] == own_name]
+    close = difflib.get_close_matches(name, elsewhere or known, n=1, cutoff=0.0 if elsewhere else 0.6)
+    return f"did you mean {close[0]}?" if close else "kama config env lists every setting"
 
 
-_EXPECTED = re.compile(r"^(?:Value error, )?(?:Input should be|expected) ", re.IGNORECASE)
+# pydantic's sentences, down to what was expected.
+_EXPECTED = re.compile(r"^(?:Value error, )?(?:(?:Input|String|Value) should (?:be|have)|expected) ", re.IGNORECASE)
+_UNPARSED = re.compile(r", (?:unable to parse|got a number with).*")
 
 
 def _validated(values: Mapping[str, tuple[Any, str]]) -> Settings:
@@ -181,13 +234,36 @@ def _validated(values: Mapping[str, tuple[Any, str]]) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         setting = ".".join(str(part) for part in first["loc"][:2])
-        value, source = values.get(setting, (first["input"], "default"))
-        expected = _EXPECTED.sub("", first["msg"])
-        got = "" if ", got " in expected else f", got {show_value(setting, value)!r}"
-        raise SettingsError(f"{setting} ({source}): expected {expected}{got}", field=setting) from None
+        value, source = values[setting]
+        expected = _UNPARSED.sub("", _EXPECTED.sub("", first["msg"])).replace("valid tuple", "list")
+        got = "" if ", got " in expected else f", got {_short(show_value(setting, value))}"
+        raise SettingsError(
+            f"{setting} ({source}): expected {expected}{got}",
+            field=setting,
+            hint=_about(setting),
+        ) from None
 
 
-_PASSWORD = re.compile(r"(?<=://)([^/@]*):([^/]*)@")
+def _short(value: Any) -> str:
+    written = repr(value)
+    return written if len(written) <= 100 else f"{written[:99]}…"
+
+
+def _about(setting: str) -> str:
+    item = _KNOWN[setting]
+    default = "" if item.default is None else f" (default: {item.default})"
+    return f"{setting}: {item.description}{default}"
+
+
+_PASSWORD = re.compile(r"(?<=://)([^:/@\s]*):\S*@")
+_PASSWORD_PARAMETER = re.compile(r"(?<=[?&])(\w*(?:password|passwd|secret)\w*)=[^&#\s]*", re.IGNORECASE)
+_TOKEN = re.compile(r"\beyJ[\w-]*\.[\w-]+\.[\w-]*")
+
+
+def conceal(text: str) -> str:
+    """Text that came from anywhere, without the passwords of its URLs and without tokens."""
+    text = _PASSWORD_PARAMETER.sub(r"\1=***", _PASSWORD.sub(r"\1:***@", text))
+    return _TOKEN.sub("***", text)
 
 
 def show_value(setting: str, value: Any) -> Any:
@@ -195,7 +271,7 @@ def show_value(setting: str, value: Any) -> Any:
     if setting == "auth.secret":
         return "********" if value is not None else None
     if isinstance(value, str):
-        return _PASSWORD.sub(r"\1:***@", value)
+        return conceal(value)
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -203,20 +279,51 @@ def show_value(setting: str, value: Any) -> Any:
 
 
 def find_server(flag: str | None, environ: Mapping[str, str] = os.environ) -> str:
-    """The URL of the node that a command talks to: flag, KAMA_SERVER, or the default."""
-    return flag or environ.get("KAMA_SERVER") or DEFAULT_SERVER
+    """The URL of the node that a command talks to: flag, KAMA_SERVER, or the default. Raises SettingsError."""
+    if flag is not None:
+        return check_server(flag, "--server")
+    return check_server(environ.get("KAMA_SERVER") or DEFAULT_SERVER, "KAMA_SERVER")
+
+
+def check_server(server: str, source: str) -> str:
+    """The URL without a slash at the end. Raises SettingsError when it is no address of a node."""
+    expected = f"server ({source}): expected a node's URL such as {DEFAULT_SERVER}"
+    try:
+        parts = urlsplit(server.strip())
+        hostname, _ = parts.hostname, parts.port  # the port is read when it is asked for
+    except ValueError as error:
+        raise SettingsError(f"{expected}, got {conceal(server)[:100]!r}: {error}", field="server") from None
+    if parts.username is not None:
+        raise SettingsError(
+            f"{expected}, got one with a user's name in it", field="server", hint="a node takes tokens: --token-file"
+        )
+    if parts.scheme not in ("http", "https") or not hostname or parts.query or parts.fragment:
+        hint = None if "://" in server else f"did you mean http://{server}?"
+        raise SettingsError(f"{expected}, got {server[:100]!r}", field="server", hint=hint)
+    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
 
 
 def find_token(file: str | None, environ: Mapping[str, str] = os.environ) -> str | None:
     """The token that was given, from a file (`-`: stdin) or KAMA_TOKEN; None when none was. Raises SettingsError."""
     if file is None:
-        return environ.get("KAMA_TOKEN") or None
+        given = environ.get("KAMA_TOKEN", "").strip()
+        return _checked_token(given, "KAMA_TOKEN") if given else None
+    place = "stdin" if file == "-" else file
     try:
-        token = (sys.stdin.read() if file == "-" else Path(file).expanduser().read_text(encoding="utf-8")).strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"cannot read the token in {file}: {error}", field="token_file") from None
+        token = sys.stdin.read() if file == "-" else _expand(Path(file)).read_text(encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(f"cannot read the token in {place}: {_reason(error)}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"expected a token in {place}, got something else") from None
+    return _checked_token(token.strip(), place)
+
+
+def _checked_token(token: str, place: str) -> str:
+    """What is more than one word would break the header that it goes into, and be quoted in the error."""
     if not token:
-        raise SettingsError(f"expected a token in {file}, got nothing", field="token_file")
+        raise SettingsError(f"expected a token in {place}, got nothing")
+    if not re.fullmatch(r"[!-~]+", token):
+        raise SettingsError(f"expected a token in {place}, got something else")
     return token
 
 
@@ -237,36 +344,44 @@ def find_secret(config: Config) -> str:
             field="auth.secret",
             hint="start a node once (kama serve), it makes one",
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"cannot read the secret in {path}: {error}", field="auth.secret") from None
+    except OSError as error:
+        raise SettingsError(f"cannot read the secret in {path}: {_reason(error)}", field="auth.secret") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"expected a secret in ASCII in {path}, got other bytes", field="auth.secret") from None
     if os.name == "posix" and stat.S_IMODE(mode) & 0o077:
         raise SettingsError(
-            f"the secret in {path} is open to other users", field="auth.secret", hint=f"chmod 600 {path}"
+            f"expected a secret that only its owner can read, got mode {stat.S_IMODE(mode):04o} at {path}",
+            field="auth.secret",
+            hint=f"chmod 600 {shlex.quote(str(path))}",
         )
     return secret
 
 
 def ensure_secret(config: Config) -> str:
     """The secret; where none is configured and none was made yet, a new random one in the data folder."""
-    if config.settings.auth.secret is None and not config.secret_path.exists():
+    if config.settings.auth.secret is None and not os.path.lexists(config.secret_path):
+        ensure_data_dir(config)
         _make_secret(config.secret_path)
     return find_secret(config)
 
 
 def _make_secret(path: Path) -> None:
+    # A name of chance: two containers on one volume may well have the same process id.
+    whole = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        whole = path.with_name(f".{path.name}.{os.getpid()}")
-        descriptor = os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(descriptor, "w", encoding="ascii") as file:
-            file.write(secrets.token_urlsafe(48) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        descriptor = os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            os.link(whole, path)  # never half written, and never over one that another process just made
-        except FileExistsError:
-            pass
+            with open(descriptor, "w", encoding="ascii") as file:
+                file.write(secrets.token_urlsafe(48) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            with contextlib.suppress(FileExistsError):
+                os.link(whole, path)  # never half written, and never over one that another process just made
         finally:
             whole.unlink()
     except OSError as error:
-        raise SettingsError(f"cannot make a secret in {path}: {error}", field="auth.secret") from None
+        raise SettingsError(
+            f"cannot make a secret in {path}: {_reason(error)}",
+            field="auth.secret",
+            hint="set auth.secret, or name another folder: --data-dir DIR",
+        ) from None

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
 
 from kama.protocol import ISSUER
-from kama.units import format_duration, format_size, parse_duration, parse_size
+from kama.units import MAX_DURATION, format_duration, format_size, parse_duration, parse_size
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+|null|\*", re.IGNORECASE)
+_DATABASE = re.compile(r"sqlite\+aiosqlite:///(?!:memory:).+|postgresql\+asyncpg://.+")
+_REDIS = re.compile(r"(rediss?|unix)://.+")
 
 
 def _duration(value: object) -> object:
@@ -25,20 +30,48 @@ def _list(value: object) -> object:
     return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
 
 
-Seconds = Annotated[float, BeforeValidator(_duration), Field(gt=0)]
-SecondsOrZero = Annotated[float, BeforeValidator(_duration), Field(ge=0)]
-Bytes = Annotated[int, BeforeValidator(_size), Field(gt=0)]
-Names = Annotated[tuple[str, ...], BeforeValidator(_list)]
+def _origins(values: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(map(_ORIGIN.fullmatch, values)):
+        raise ValueError("expected origins such as https://chat.example.org, without a path or a slash at the end")
+    return values
+
+
+def _database_url(value: str) -> str:
+    # A database in memory keeps nothing, and every connection would see another one.
+    if value and not _DATABASE.fullmatch(value):
+        raise ValueError("expected sqlite+aiosqlite:///FILE or postgresql+asyncpg://USER@HOST/NAME")
+    return value
+
+
+def _redis_url(value: str) -> str:
+    if value and not _REDIS.fullmatch(value):
+        raise ValueError("expected redis://HOST:PORT, rediss://… or unix://…")
+    return value
+
+
+Seconds = Annotated[float, BeforeValidator(_duration), Field(gt=0, le=MAX_DURATION)]
+SecondsOrZero = Annotated[float, BeforeValidator(_duration), Field(ge=0, le=MAX_DURATION)]
+Bytes = Annotated[int, BeforeValidator(_size), Field(gt=0, le=1 << 30)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Origins = Annotated[tuple[str, ...], BeforeValidator(_list), AfterValidator(_origins)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch(cls, value: object) -> object:
+        """TOML's `true` is no number, though Python takes it for 1."""
+        if isinstance(value, bool):
+            raise ValueError("expected a number or text")
+        return value
 
 
 class ServerSettings(_Section):
-    host: str = Field("127.0.0.1", description="Address to listen on")
+    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one")
-    allowed_origins: Names = Field((), description="Origins of web pages that may connect, besides the node's own")
+    allowed_origins: Origins = Field((), description="Origins of web pages that may connect, besides the node's own")
     drain_timeout: SecondsOrZero = Field(30.0, description="How long a shutdown may take")
     ping_interval: Seconds = Field(25.0, description="Between two pings to a silent client")
     pong_timeout: Seconds = Field(10.0, description="How long a client may take to answer a ping")
@@ -53,17 +86,17 @@ class AuthSettings(_Section):
 
 
 class LimitSettings(_Section):
-    channel_size: int = Field(100, ge=1, description="Messages in the transmit queue, and frames in each send-back")
+    channel_size: Count = Field(100, description="Messages in the transmit queue, and frames in each send-back")
     send_back_max_bytes: Bytes = Field(1 << 20, description="Bytes in each send-back queue")
     message_size: Bytes = Field(65536, description="Bytes of one frame")
-    file_max_size: int = Field(50000, ge=1, description="Characters of content and av_data of one message")
-    connections: int = Field(10000, ge=1, description="Connections to this node")
-    connections_per_user: int = Field(8, ge=1, description="Connections of one user")
+    file_max_size: Count = Field(50000, description="Characters of content and av_data of one message")
+    connections: Count = Field(10000, description="Connections to this node")
+    connections_per_user: Count = Field(8, description="Connections of one user")
     multi_login: Literal["allow", "replace", "reject"] = Field("allow", description="What another login does")
     messages_per_second: float = Field(20.0, ge=0, description="Messages of one user in the long run; 0: no limit")
-    burst: int = Field(60, ge=1, description="Messages of one user at once")
+    burst: Count = Field(60, description="Messages of one user at once")
     publish_timeout: Seconds = Field(5.0, description="How long a sender waits for room before it is told: busy")
-    resume_max: int = Field(300, ge=1, description="Messages of one conversation that a login pushes; then: pull")
+    resume_max: Count = Field(300, description="Messages of one conversation that a login pushes; then: pull")
 
 
 class NodeSettings(_Section):
@@ -73,19 +106,23 @@ class NodeSettings(_Section):
 
 
 class StoreSettings(_Section):
-    url: str = Field("", description="The database; empty: SQLite in the data folder")
+    url: Annotated[str, AfterValidator(_database_url)] = Field(
+        "", description="The database; empty: SQLite in the data folder"
+    )
     synchronous: Literal["normal", "full"] = Field(
         "normal", description="SQLite: what was acked survives kill -9 (normal), and a power cut too (full)"
     )
 
 
 class RedisSettings(_Section):
-    url: str = Field("", description="Redis for the history cache; empty: a cache in this process")
+    url: Annotated[str, AfterValidator(_redis_url)] = Field(
+        "", description="Redis for the history cache; empty: a cache in this process"
+    )
 
 
 class CacheSettings(_Section):
     ttl: Seconds = Field(60.0, description="How long an unread conversation stays cached")
-    max_messages: int = Field(200, ge=1, description="Newest messages of a conversation that are cached")
+    max_messages: Count = Field(200, description="Newest messages of a conversation that are cached")
 
 
 class LogSettings(_Section):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 
 # C0, DEL, C1; bidirectional marks, embeddings, overrides and isolates (Unicode TR 9); line and paragraph
-# separators; byte order mark; lone surrogates; tag characters.
+# separators; zero-width space, invisible operators and deprecated format characters; byte order mark; interlinear
+# annotations; lone surrogates; tag characters. Joiners (U+200C, U+200D) stay: scripts and emoji need them.
 _UNSAFE = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
 )
 
 
@@ -22,6 +25,11 @@ def _picture(found: re.Match[str]) -> str:
 def sanitize(text: str) -> str:
     """One line that only prints: it can move no cursor, set no title, ring no bell and turn no text around."""
     return _UNSAFE.sub(_picture, text)
+
+
+def escape_json(document: str) -> str:
+    """A JSON document that means the same and only prints: what `sanitize` would change is escaped as `\\u001b`."""
+    return _UNSAFE.sub(lambda found: json.dumps(found[0])[1:-1], document)
 
 
 def columns(rows: Iterable[Sequence[str]]) -> list[str]:

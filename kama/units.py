@@ -9,17 +9,23 @@ _BYTES = {"": 1, "b": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3, "kib": 1 << 1
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _DURATION = re.compile(rf"(?:{_DURATION_PART.pattern})+", re.ASCII)
 _NUMBER = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
-_SIZE = re.compile(r"(\d+)\s*([a-z]*)", re.ASCII | re.IGNORECASE)
+_SIZE = re.compile(r"(\d{1,15})\s*([a-z]*)", re.ASCII | re.IGNORECASE)
+# Longer than any wait, and short enough for every clock and every JavaScript number that it ends up in.
+MAX_DURATION = 3650 * _SECONDS["d"]
 
 
 def parse_duration(text: str) -> float:
     """Seconds. A bare number is seconds. Raises ValueError, which says what was expected."""
     text = text.strip()
     if _NUMBER.fullmatch(text):
-        return float(text)
-    if not _DURATION.fullmatch(text):
+        seconds = float(text)
+    elif _DURATION.fullmatch(text):
+        seconds = sum(float(number) * _SECONDS[unit] for number, unit in _DURATION_PART.findall(text))
+    else:
         raise ValueError(f"expected a duration such as 10s, 5m or 1h30m, got {text[:24]!r}")
-    return sum(float(number) * _SECONDS[unit] for number, unit in _DURATION_PART.findall(text))
+    if seconds > MAX_DURATION:
+        raise ValueError(f"expected a duration of at most {format_duration(MAX_DURATION)}, got {text[:24]!r}")
+    return seconds
 
 
 def parse_size(text: str) -> int:

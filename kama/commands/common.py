@@ -14,16 +14,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kama.config import Config, ensure_secret, find_secret, find_server, find_token, load_config
+from kama.config import Config, conceal, ensure_secret, find_secret, find_server, find_token, load_config
 from kama.errors import KamaError, SettingsError, Unauthorised
+from kama.protocol import is_group_id, is_user_id
+from kama.text import columns, escape_json, sanitize
 from kama.units import parse_duration
 
 if TYPE_CHECKING:
     from kama.client import NodeClient
     from kama.server.auth import Role, TokenKeeper
 
+# Who the log of a node names when a command acts with the local secret and for no user.
+OPERATOR = "Uoperator"
 _OWN_TOKEN_TTL = 300.0
+_ID = "and 1 to 19 of A-Z a-z 0-9 _ -"
 
+# Typer reads a command's options from its signature: each command lists those it takes, and what they are is here.
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", "-c", metavar="FILE", help="Settings file. Also: KAMA_CONFIG")
 ]
@@ -41,8 +47,11 @@ TokenFile = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", "-j", help="Print JSON")]
 
 
+# --- parsers of arguments ------------------------------------------------------------------------------
+
+
 def duration(text: str | float) -> float:
-    """A Typer parser: seconds from `10s`, `5m`, `1h30m`. Typer sends a default through it as well."""
+    """Seconds from `10s`, `5m`, `1h30m`. Typer sends a default through it as well."""
     try:
         seconds = parse_duration(text) if isinstance(text, str) else text
     except ValueError as error:
@@ -50,6 +59,34 @@ def duration(text: str | float) -> float:
     if seconds <= 0:
         raise typer.BadParameter(f"expected more than nothing, got {text!r}")
     return seconds
+
+
+def user_id(text: str) -> str:
+    if not is_user_id(text):
+        raise typer.BadParameter(f"expected a user's id, U {_ID}, got {text[:24]!r}")
+    return text
+
+
+def group_id(text: str) -> str:
+    if not is_group_id(text):
+        raise typer.BadParameter(f"expected a group's id, G {_ID}, got {text[:24]!r}")
+    return text
+
+
+def user_or_group_id(text: str) -> str:
+    if not (is_user_id(text) or is_group_id(text)):
+        raise typer.BadParameter(f"expected a user's or a group's id, U or G {_ID}, got {text[:24]!r}")
+    return text
+
+
+def read_stdin() -> str:
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError:
+        raise typer.BadParameter("expected UTF-8 on stdin, got something else") from None
+
+
+# --- the node ------------------------------------------------------------------------------------------
 
 
 def token_keeper(config: Config, *, make_secret: bool = False) -> TokenKeeper:
@@ -60,9 +97,13 @@ def token_keeper(config: Config, *, make_secret: bool = False) -> TokenKeeper:
     secret = ensure_secret(config) if make_secret else find_secret(config)
     try:
         return TokenKeeper(secret, algorithm=auth.algorithm, issuer=auth.issuer)
+    except UnicodeEncodeError:
+        reason = "expected a secret that can be written in UTF-8, got other bytes"
     except ValueError as error:
-        source = config.source("auth.secret") if auth.secret else config.secret_path
-        raise SettingsError(f"auth.secret ({source}): {error}", field="auth.secret") from None
+        reason = str(error)
+    source = config.source("auth.secret") if auth.secret else config.secret_path
+    hint = "python3 -c 'import secrets; print(secrets.token_urlsafe(48))' makes a good one"
+    raise SettingsError(f"auth.secret ({source}): {reason}", field="auth.secret", hint=hint)
 
 
 @dataclass(frozen=True)
@@ -79,8 +120,8 @@ class Target:
         """A client with the token that was given, or with one of its own for that user from the local secret."""
         from kama.client import NodeClient
 
-        token = find_token(self.token_file)
         server = find_server(self.server)
+        token = find_token(self.token_file)
         if token is None:
             try:
                 keeper = token_keeper(load_config(file=self.config_file, data_dir=self.data_dir))
@@ -101,28 +142,47 @@ def run(coroutine: Coroutine[Any, Any, None]) -> None:
     asyncio.run(coroutine)
 
 
+# --- printing ------------------------------------------------------------------------------------------
+
+
+def as_json_line(value: Any) -> str:
+    """One line, safe on a terminal: JSON leaves C1 and bidirectional controls as they are."""
+    return escape_json(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+
+
 def print_json(value: Any) -> None:
     """One object on one line of stdout."""
-    print(json.dumps(value, ensure_ascii=False, separators=(",", ":")), flush=True)
+    print(as_json_line(value), flush=True)
+
+
+def print_table(*rows: tuple[str, ...]) -> None:
+    for line in columns(rows):
+        print(line)
 
 
 def note(text: str) -> None:
-    """For the person at the terminal: stderr, so that stdout stays data."""
-    print(text, file=sys.stderr, flush=True)
+    """One line for the person at the terminal: on stderr, so that stdout stays data."""
+    print(sanitize(text), file=sys.stderr, flush=True)
+
+
+def count_of(number: int, noun: str) -> str:
+    """`1 member`, `2 members`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def report(error: KamaError, *, as_json: bool) -> None:
-    """Tell why a command failed."""
+    """Tell why a command failed. Whatever a library wrote into the message, no password and no token leaves here."""
+    named = not error.field or error.field in error.message
+    message = conceal(error.message if named else f"{error.field}: {error.message}")
+    hint = conceal(error.hint) if error.hint else None
     if as_json:
-        details = {"code": error.exit_code.name.lower(), "message": error.message, "hint": error.hint}
-        note(json.dumps({"error": details}, ensure_ascii=False))
+        details = {"code": error.exit_code.name.lower(), "message": message, "hint": hint}
+        print(as_json_line({"error": details}), file=sys.stderr, flush=True)
         return
-    note(f"kama: error: {_one_line(error.message)}")
-    if error.hint:
-        note(f"hint: {_one_line(error.hint)}")
+    note(f"kama: error: {_one_line(message)}")
+    if hint:
+        note(f"hint: {_one_line(hint)}")
 
 
 def _one_line(text: str) -> str:
-    from kama.text import sanitize
-
-    return sanitize(re.sub(r"\s*\n\s*", " ", text))
+    return re.sub(r"\s*\n\s*", " ", text.strip())

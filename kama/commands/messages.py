@@ -6,17 +6,31 @@ from typing import Annotated, Any
 
 import typer
 
-from kama.commands.common import AsJson, ConfigFile, DataDir, Server, Target, TokenFile, note, print_json, run
+from kama.commands.common import (
+    OPERATOR,
+    AsJson,
+    ConfigFile,
+    DataDir,
+    Server,
+    Target,
+    TokenFile,
+    count_of,
+    group_id,
+    note,
+    print_json,
+    print_table,
+    run,
+    user_id,
+)
 from kama.protocol import HISTORY_LIMIT, HISTORY_LIMIT_MAX, MessageStatus, MessageType
-from kama.text import columns
-
-_OPERATOR = "Uoperator"
 
 
 def history(
-    one: Annotated[str | None, typer.Argument(metavar="[U1", help="One of the two users")] = None,
-    two: Annotated[str | None, typer.Argument(metavar="U2]", help="The other one")] = None,
-    group: Annotated[str | None, typer.Option("--group", "-g", metavar="G…", help="A group instead")] = None,
+    one: Annotated[str | None, typer.Argument(parser=user_id, metavar="U1", help="One of the two users")] = None,
+    two: Annotated[str | None, typer.Argument(parser=user_id, metavar="U2", help="The other one")] = None,
+    group: Annotated[
+        str | None, typer.Option("--group", "-g", parser=group_id, metavar="G…", help="A group instead")
+    ] = None,
     limit: Annotated[
         int, typer.Option("--limit", "-n", min=1, max=HISTORY_LIMIT_MAX, help="How many messages")
     ] = HISTORY_LIMIT,
@@ -35,14 +49,13 @@ def history(
     target = Target(config_file, data_dir, server, token_file)
 
     async def call() -> None:
-        async with target.open(_OPERATOR, "admin") as client:
+        async with target.open(OPERATOR, "admin") as client:
             messages = await client.get(path, **query, limit=limit, before_seq=before_seq, after_seq=after_seq)
         if as_json:
             for message in messages:
                 print_json(message)
         else:
-            for line in columns([_row(message) for message in messages]):
-                print(line)
+            print_table(*map(_row, messages))
 
     run(call())
 
@@ -55,13 +68,17 @@ def _history_of(one: str | None, two: str | None, group: str | None) -> tuple[st
 
 def _row(message: dict[str, Any]) -> tuple[str, ...]:
     kind = MessageType(message["type"])
-    said = message["content"] if kind == MessageType.TEXT else f"[{kind.name.lower()}] {message['file_name']}"
+    said = (
+        message["content"]
+        if kind == MessageType.TEXT
+        else f"[{kind.name.lower()}] {message['file_name'] or message['url']}"
+    )
     status = MessageStatus(message["status"]).name.lower()
     return str(message["seq"]), message["created_at"], message["send_id"], status, said
 
 
 def kick(
-    user: Annotated[str, typer.Argument(metavar="U…", help="Who has to leave")],
+    user: Annotated[str, typer.Argument(parser=user_id, metavar="U…", help="Who has to leave")],
     connection_id: Annotated[str | None, typer.Option("--connection", help="Only this connection")] = None,
     reason: Annotated[str, typer.Option(help="Told to the client, and logged")] = "",
     server: Server = None,
@@ -75,11 +92,11 @@ def kick(
     target = Target(config_file, data_dir, server, token_file)
 
     async def call() -> None:
-        async with target.open(_OPERATOR, "admin") as client:
+        async with target.open(OPERATOR, "admin") as client:
             done = await client.post("/admin/kick", body)
         if as_json:
             print_json(done)
         else:
-            note(f"closed {done['closed']} connection{'' if done['closed'] == 1 else 's'} of {user}")
+            note(f"closed {count_of(done['closed'], 'connection')} of {user}")
 
     run(call())

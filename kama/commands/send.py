@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import sys
+import contextlib
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -21,10 +21,14 @@ from kama.commands.common import (
     TokenFile,
     duration,
     print_json,
+    read_stdin,
     run,
+    user_id,
+    user_or_group_id,
 )
-from kama.errors import KamaError, RateLimited, TimedOut
-from kama.protocol import MessageType, conversation_id, is_group_id, is_user_id
+from kama.errors import KamaError, RateLimited, TimedOut, TooLarge
+from kama.protocol import MessageType, conversation_id, encode
+from kama.text import sanitize
 
 if TYPE_CHECKING:
     from kama.client import Connection
@@ -40,8 +44,10 @@ Wait = Literal["accepted", "sent"]
 
 
 def send(
-    send_id: Annotated[str, typer.Option("--from", metavar="U…", help="The sender")],
-    receive_id: Annotated[str, typer.Option("--to", metavar="U…|G…", help="A user or a group")],
+    send_id: Annotated[str, typer.Option("--from", parser=user_id, metavar="U…", help="The sender")],
+    receive_id: Annotated[
+        str, typer.Option("--to", parser=user_or_group_id, metavar="U…|G…", help="A user or a group")
+    ],
     text: Annotated[str | None, typer.Argument(metavar="[TEXT|-]", help="The content; - reads stdin")] = None,
     kind: Annotated[Literal["text", "voice", "file", "av"], typer.Option("--type", help="What it is")] = "text",
     url: Annotated[str, typer.Option(help="Where a voice or file message's file is")] = "",
@@ -57,7 +63,7 @@ def send(
         float, typer.Option(parser=duration, metavar="DURATION", help="How long to wait for each message")
     ] = 5.0,
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many times")] = 1,
-    rate: Annotated[float | None, typer.Option(min=0.001, help="At most so many a second")] = None,
+    rate: Annotated[float | None, typer.Option(min=0.001, max=1e6, help="At most so many a second")] = None,
     server: Server = None,
     token_file: TokenFile = None,
     as_json: AsJson = False,
@@ -65,7 +71,7 @@ def send(
     data_dir: DataDir = None,
 ) -> None:
     """Post a message and print its uuid. Exit code 5: not accepted, or not sent, in time."""
-    _check(send_id, receive_id, kind, text, av_data, wait)
+    _check(kind, text, av_data, wait)
     message = {
         "type": int(_TYPES[kind]),
         "send_id": send_id,
@@ -82,11 +88,7 @@ def send(
     run(_send_all(target, message, wait, timeout, count, rate, as_json))
 
 
-def _check(send_id: str, receive_id: str, kind: str, text: str | None, av_data: str, wait: Wait) -> None:
-    if not is_user_id(send_id):
-        raise typer.BadParameter(f"expected a user id U…, got {send_id[:24]!r}", param_hint="--from")
-    if not (is_user_id(receive_id) or is_group_id(receive_id)):
-        raise typer.BadParameter(f"expected a user id U… or a group id G…, got {receive_id[:24]!r}", param_hint="--to")
+def _check(kind: str, text: str | None, av_data: str, wait: Wait) -> None:
     if kind == "text" and text is None:
         raise typer.BadParameter("expected the text of the message, or - for stdin, got nothing", param_hint="TEXT")
     if kind == "av" and not av_data:
@@ -96,7 +98,7 @@ def _check(send_id: str, receive_id: str, kind: str, text: str | None, av_data: 
 
 
 def _content(text: str | None) -> str:
-    return sys.stdin.read().removesuffix("\n") if text == "-" else text or ""
+    return read_stdin().removesuffix("\n") if text == "-" else text or ""
 
 
 async def _send_all(
@@ -106,6 +108,8 @@ async def _send_all(
         target.open(message["send_id"], timeout=timeout) as client,
         client.login(message["send_id"], device="kama-send", post_only=True) as connection,
     ):
+        async with _in_time("the node did not welcome the connection", timeout):
+            _check_size(message, await connection.receive())
         poster = Poster(connection, message, wait)
         for due in _schedule(count, rate):
             await asyncio.sleep(due - time.monotonic())
@@ -113,7 +117,29 @@ async def _send_all(
             if as_json:
                 print_json(receipt.as_dict())
             else:
-                print(receipt.uuid, flush=True)
+                print(sanitize(str(receipt.uuid)), flush=True)
+
+
+@contextlib.asynccontextmanager
+async def _in_time(what: str, timeout: float) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(timeout):
+            yield
+    except TimeoutError:
+        raise TimedOut(f"{what} within {timeout:g} s") from None
+
+
+def _check_size(message: dict[str, Any], welcome: dict[str, Any]) -> None:
+    """A larger frame would end the connection, and only after the node's time to linger would we know."""
+    limits = welcome.get("limits")
+    most = limits.get("message_size") if isinstance(limits, dict) else None
+    size = len(encode({**message, "client_msg_id": _new_id()}))
+    if isinstance(most, int) and size > most:
+        raise TooLarge(f"expected a message of at most {most} bytes (the node's limits.message_size), got {size}")
+
+
+def _new_id() -> str:
+    return uuid.uuid4().hex
 
 
 def _schedule(count: int, rate: float | None) -> Iterator[float]:
@@ -155,7 +181,7 @@ class Poster:
     async def post(self, timeout: float) -> Receipt:
         """Raises TimedOut, and what the node refuses the message with. A rate limit is waited for."""
         key = conversation_id(self._message["send_id"], self._message["receive_id"])
-        receipt = Receipt(uuid.uuid4().hex, key)
+        receipt = Receipt(_new_id(), key)
         while True:
             try:
                 async with asyncio.timeout(timeout):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from kama.commands.common import AsJson, ConfigFile, DataDir, note, print_json, token_keeper
+from kama.commands.common import AsJson, ConfigFile, DataDir, note, print_json, print_table, token_keeper
 from kama.config import PLAIN_NAMES, environment_name, is_set, load_config
 from kama.errors import SettingsError
 from kama.settings import setting_fields, to_toml
-from kama.text import columns
+from kama.text import sanitize
 
 app = typer.Typer(no_args_is_help=True, help="Show, check and make settings.")
 
@@ -28,8 +29,7 @@ def show(as_json: AsJson = False, config_file: ConfigFile = None, data_dir: Data
         print_json({name: {"value": config.shown(name), "source": config.source(name)} for name in names})
         return
     rows = [(name, _written(config.shown(name)), config.source(name)) for name in names]
-    for line in columns([("SETTING", "VALUE", "SOURCE"), *rows]):
-        print(line)
+    print_table(("SETTING", "VALUE", "SOURCE"), *rows)
 
 
 def _written(value: Any) -> str:
@@ -50,7 +50,7 @@ def check(as_json: AsJson = False, config_file: ConfigFile = None, data_dir: Dat
     if as_json:
         print_json({"ok": True, "file": file, "data_dir": str(config.data_dir), "secret": secret})
     else:
-        print(f"settings ok (file: {file or 'none'}; secret: {secret})")
+        print(f"settings ok (file: {sanitize(file or 'none')}; secret: {secret})")
 
 
 @app.command()
@@ -59,13 +59,14 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Overwrite what is there")] = False,
 ) -> None:
     """Write a settings file with every setting, its default and a comment."""
-    if file.exists() and not force:
-        raise SettingsError(f"expected a new file, {file} exists", hint=f"kama config init --force {file}")
     try:
         # It may come to hold a secret or a password: for its owner alone from the start.
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if force else os.O_EXCL), 0o600)
         with open(descriptor, "w", encoding="utf-8") as out:
             out.write(to_toml())
+    except FileExistsError:
+        hint = f"kama config init --force {shlex.quote(str(file))}"
+        raise SettingsError(f"expected the name of a new file, got {file}, which is there already", hint=hint) from None
     except OSError as error:
         raise SettingsError(f"cannot write {file}: {error.strerror or error}") from None
     note(f"wrote {file}")
@@ -84,8 +85,7 @@ def path(as_json: AsJson = False, config_file: ConfigFile = None, data_dir: Data
     if as_json:
         print_json(places)
         return
-    for line in columns([(name, place or "-") for name, place in places.items()]):
-        print(line)
+    print_table(*[(name, place or "-") for name, place in places.items()])
 
 
 @app.command()
@@ -94,7 +94,6 @@ def env(as_json: AsJson = False) -> None:
     names = dict(zip(PLAIN_NAMES, _PLAIN_HELP, strict=True))
     names |= {environment_name(item.setting): item.description for item in setting_fields()}
     if as_json:
-        print_json([{"name": name, "description": text, "set": is_set(name)} for name, text in names.items()])
+        print_json({name: {"description": text, "set": is_set(name)} for name, text in names.items()})
         return
-    for line in columns([(name, "set" if is_set(name) else "-", text) for name, text in names.items()]):
-        print(line)
+    print_table(*[(name, "set" if is_set(name) else "-", text) for name, text in names.items()])

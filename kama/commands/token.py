@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
+import math
 import time
 from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
 
-from kama.commands.common import AsJson, ConfigFile, DataDir, duration, print_json, token_keeper
-from kama.config import load_config
-from kama.errors import ExitCode, Unauthorised
-from kama.protocol import is_user_id
+from kama.commands.common import AsJson, ConfigFile, DataDir, duration, print_json, read_stdin, token_keeper, user_id
+from kama.config import Config, load_config
+from kama.errors import ExitCode, SettingsError, Unauthorised
+from kama.text import sanitize
 from kama.units import format_duration
 
 
@@ -36,7 +36,7 @@ def token() -> None:
 
 @app.command()
 def issue(
-    user: Annotated[str, typer.Argument(metavar="USER", help="U and 1 to 19 of A-Z a-z 0-9 _ -")],
+    user: Annotated[str, typer.Argument(parser=user_id, metavar="USER", help="U and 1 to 19 of A-Z a-z 0-9 _ -")],
     ttl: Annotated[
         float | None, typer.Option(parser=duration, metavar="DURATION", help="How long it is good for: 15m, 1h")
     ] = None,
@@ -46,14 +46,13 @@ def issue(
     data_dir: DataDir = None,
 ) -> None:
     """Print an access token for USER, and nothing else, on stdout."""
-    if not is_user_id(user):
-        raise typer.BadParameter(f"expected U and 1 to 19 of A-Z a-z 0-9 _ -, got {user[:24]!r}", param_hint="USER")
     config = load_config(file=config_file, data_dir=data_dir)
     seconds = config.settings.auth.access_ttl if ttl is None else ttl
-    made = token_keeper(config).issue(user, seconds, role)
+    keeper, now = token_keeper(config), int(time.time())
+    made = keeper.issue(user, seconds, role, now=now)
     if as_json:
-        expires = int(time.time() + seconds)
-        print_json({"token": made, "user_id": user, "role": role, "expires_in": int(seconds), "expires_at": expires})
+        expires = int(keeper.verify(made).expires_at)
+        print_json({"token": made, "user_id": user, "role": role, "expires_in": expires - now, "expires_at": expires})
     else:
         print(made)
 
@@ -68,10 +67,10 @@ def inspect(
     """Show a token's claims, its time left, and whether the local secret accepts it, or why not. Exit code 4 if not."""
     import jwt
 
-    given = (sys.stdin.read() if text == "-" else text).strip()
+    given = (read_stdin() if text == "-" else text).strip()
     try:
         claims: dict[str, Any] | None = jwt.decode(given, options={"verify_signature": False})
-    except jwt.InvalidTokenError:
+    except (jwt.InvalidTokenError, UnicodeEncodeError):
         claims = None
     reason = _why_not(given, load_config(file=config_file, data_dir=data_dir))
     left = _time_left(claims)
@@ -81,19 +80,25 @@ def inspect(
         print(json.dumps(claims, indent=2) if claims is not None else "no claims can be read")
         if left is not None:
             print(f"ends in {format_duration(left)}" if left > 0 else f"ended {format_duration(-left)} ago")
-        print("valid" if reason is None else f"not valid: {reason}")
+        print("valid" if reason is None else f"not valid: {sanitize(reason)}")
     if reason is not None:
         raise typer.Exit(ExitCode.AUTH)
 
 
-def _why_not(given: str, config: Any) -> str | None:
+def _why_not(given: str, config: Config) -> str | None:
     try:
         token_keeper(config).verify(given)
     except Unauthorised as error:
         return error.message
+    except SettingsError as error:
+        if error.field != "auth.secret":
+            raise
+        return f"it cannot be checked: {error.message}"
     return None
 
 
 def _time_left(claims: dict[str, Any] | None) -> int | None:
     expires = (claims or {}).get("exp")
-    return int(expires - time.time()) if isinstance(expires, int | float) else None
+    if not isinstance(expires, int | float) or not math.isfinite(expires):
+        return None
+    return int(expires - time.time())

@@ -90,9 +90,11 @@ async def read_bytes(request: Request, limit: int = _MAX_BODY) -> bytes:
 
 def decode_body(data: bytes, kind: type[Any]) -> Any:
     try:
-        return msgspec.json.decode(data, type=kind)
-    except msgspec.ValidationError as error:
-        raise explain(error, msgspec.json.decode(data)) from None
+        try:
+            return msgspec.json.decode(data, type=kind)
+        except msgspec.ValidationError as error:
+            # The decoder stops at the first wrong field: what comes after it need not even be JSON.
+            raise explain(error, msgspec.json.decode(data)) from None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadParameter(f"expected one JSON object in UTF-8: {error}") from None
 

@@ -27,6 +27,8 @@ from kama.errors import CloseCode
 
 LINGER = 5.0
 READ_AHEAD = 16
+_REASON_MAX = 123
+_QUIET = 0.2
 SOCKET_KEY = "kama.socket"
 
 
@@ -143,13 +145,25 @@ class SansIOSocket(WebSocketsSansIOProtocol):
     def close_now(self, code: int, reason: str = "") -> None:
         if self.close_sent or self.disconnected or self.conn.state is not State.OPEN:
             return
-        self.conn.send_close(code, reason)
+        # A close frame has 123 bytes for the reason (RFC 6455, section 5.5).
+        self.conn.send_close(code, reason.encode()[:_REASON_MAX].decode(errors="ignore"))
         self._end(code, reason)
 
     def handle_parser_exception(self) -> None:
         self._deaf = True
         close = self.conn.close_sent
         self._end(close.code if close else CloseCode.INVALID_DATA, close.reason if close else "")
+        self._close_when_quiet()
+
+    def _close_when_quiet(self) -> None:
+        """The close frame of the peer goes unread here: once nothing comes any more, it waits for the end."""
+        if self.transport.is_closing():
+            return
+        if self._heard:
+            self._heard = False
+            self.loop.call_later(_QUIET, self._close_when_quiet)
+        else:
+            self.transport.close()
 
     def _end(self, code: int, reason: str) -> None:
         """Our close frame is written: tell the reader, listen for the peer's, and cut it off after LINGER."""
