@@ -28,6 +28,7 @@ class CloseCode(IntEnum):
 
     NORMAL = 1000
     GOING_AWAY = 1001
+    LOST = 1006  # never on the wire: what is on record for a connection that ended without a close frame
     INVALID_DATA = 1007
     TOO_LARGE = 1009
     INTERNAL_ERROR = 1011

@@ -1,11 +1,16 @@
 """What every test can use: one event loop library, no settings of whoever runs the tests, nodes, services."""
 
+import asyncio
 import os
-from collections.abc import AsyncIterator
+import threading
+import uuid
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from sqlalchemy import URL, make_url
+from sqlalchemy.ext.asyncio import create_async_engine
 from support import RunningNode, StartNode, make_settings, running_node
 
 
@@ -28,12 +33,40 @@ def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture
 def redis_url() -> str:
     """A real Redis that may be emptied."""
-    url = os.environ.get("KAMA_TEST_REDIS_URL")
+    return service("KAMA_TEST_REDIS_URL")
+
+
+@pytest.fixture
+def postgres_url() -> Iterator[str]:
+    """An empty database of the test's own on a real PostgreSQL."""
+    server = make_url(service("KAMA_TEST_POSTGRES_URL"))
+    name = f"test_{uuid.uuid4().hex}"
+    in_postgres(server, f"CREATE DATABASE {name}")
+    yield server.set(database=name).render_as_string(hide_password=False)
+    in_postgres(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def service(variable: str) -> str:
+    """Where a real service is. A full run must not do without it, another one skips what needs it."""
+    url = os.environ.get(variable)
     if url:
         return url
     if os.environ.get("CI") == "true" or os.environ.get("KAMA_TEST_REQUIRE_SERVICES") == "1":
-        pytest.fail("needs Redis: KAMA_TEST_REDIS_URL is not set")
-    pytest.skip("needs Redis: run `make test`, or set KAMA_TEST_REDIS_URL")
+        pytest.fail(f"{variable} is not set")
+    pytest.skip(f"{variable} is not set: run `make test`, or set it")
+
+
+def in_postgres(server: URL, statement: str) -> None:
+    async def execute() -> None:
+        engine = create_async_engine(server, isolation_level="AUTOCOMMIT")
+        async with engine.connect() as connection:
+            await connection.exec_driver_sql(statement)
+        await engine.dispose()
+
+    # In a thread of its own: the test's loop is not this fixture's.
+    thread = threading.Thread(target=lambda: asyncio.run(execute()))
+    thread.start()
+    thread.join()
 
 
 @pytest.fixture

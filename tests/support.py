@@ -152,15 +152,20 @@ async def running_node(settings: Settings) -> AsyncIterator[RunningNode]:
             await asyncio.wait_for(task, 30)
 
 
-@contextlib.contextmanager
-def without_messages(folder: Path) -> Iterator[None]:
+@contextlib.asynccontextmanager
+async def without_messages(folder: Path) -> AsyncIterator[None]:
     """The node's store fails for a while: its table of messages is away."""
-    with contextlib.closing(sqlite3.connect(folder / "kama.db", timeout=10, isolation_level=None)) as database:
-        database.execute("ALTER TABLE message RENAME TO message_away")
-        try:
-            yield
-        finally:
-            database.execute("ALTER TABLE message_away RENAME TO message")
+
+    def rename(old: str, new: str) -> None:
+        with contextlib.closing(sqlite3.connect(folder / "kama.db", timeout=10, isolation_level=None)) as database:
+            database.execute(f"ALTER TABLE {old} RENAME TO {new}")
+
+    # In a thread: the node that may hold a transaction needs this loop to end it.
+    await asyncio.to_thread(rename, "message", "message_away")
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(rename, "message_away", "message")
 
 
 class NodeProcess:

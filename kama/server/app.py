@@ -42,7 +42,9 @@ log = structlog.get_logger("kama.node")
 
 _CLOSE_BATCH = 200
 _CLOSE_PAUSE = 0.05
-_ABUSE_FACTOR = 10
+# More refused frames than a client with a fault makes; past that it is closed with 4009.
+_REFUSALS_PER_SECOND = 20
+_REFUSALS_AT_ONCE = 600
 
 
 class Node:
@@ -85,7 +87,7 @@ class Node:
             self.messages,
             self.status,
             self.tokens,
-            TokenBuckets(limits.messages_per_second, limits.burst * _ABUSE_FACTOR),
+            TokenBuckets(_REFUSALS_PER_SECOND, _REFUSALS_AT_ONCE),
         )
         self._backlog = StoreBacklog(self.messages, self.progress)
         self._conn_limits = ConnLimits(limits.channel_size, limits.send_back_max_bytes, limits.resume_max)
@@ -210,6 +212,7 @@ def routes() -> Sequence[BaseRoute]:
 
 def build_app(node: Node) -> Starlette:
     app = Starlette(routes=routes(), exception_handlers=EXCEPTION_HANDLERS)
+    app.router.redirect_slashes = False  # a redirect has no envelope, and some clients drop their token on it
     app.state.node = node
     return app
 

@@ -111,7 +111,10 @@ def error_response(error: KamaError) -> Response:
         headers["Retry-After"] = "1"
     if isinstance(error, Unauthorised):
         headers["WWW-Authenticate"] = "Bearer"
-    return json_response(error_envelope(error.code, error.message), error.http_status, headers)
+    message = error.message
+    if error.field is not None and error.field not in message:
+        message = f"{error.field}: {message}"
+    return json_response(error_envelope(error.code, message), error.http_status, headers)
 
 
 async def on_kama_error(_request: Request, error: Exception) -> Response:

@@ -43,6 +43,11 @@ class Socket(Protocol):
         """Bytes that were written and that this process still holds; None once the connection is ending."""
         ...
 
+    @property
+    def ended(self) -> tuple[int, str] | None:
+        """The close code and reason of whoever closed first; 1006 for a connection that was lost."""
+        ...
+
     async def receive_frame(self) -> bytes | None:
         """The payload of the next data frame; None once the connection has ended."""
         ...
@@ -69,6 +74,7 @@ def socket_of(websocket: WebSocket) -> Socket:
 class SansIOSocket(WebSocketsSansIOProtocol):
     """uvicorn's `websockets-sansio` as a Socket."""
 
+    ended: tuple[int, str] | None = None
     _deaf = False
     _heard = False
 
@@ -167,6 +173,7 @@ class SansIOSocket(WebSocketsSansIOProtocol):
 
     def _end(self, code: int, reason: str) -> None:
         """Our close frame is written: tell the reader, listen for the peer's, and cut it off after LINGER."""
+        self.ended = self.ended or (code, reason)
         self.stop_keepalive()
         self.close_sent = True
         self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
@@ -176,9 +183,16 @@ class SansIOSocket(WebSocketsSansIOProtocol):
         self.close_timer = self.loop.call_later(LINGER, self.transport.abort)
 
     def handle_close(self, event: Frame) -> None:
+        received = self.conn.close_rcvd
+        if self.ended is None and received is not None:
+            self.ended = (received.code, received.reason)
         super().handle_close(event)
         if self.close_timer is None:
             self.close_timer = self.loop.call_later(LINGER, self.transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.ended = self.ended or (CloseCode.LOST, "connection lost")
+        super().connection_lost(exc)
 
     def shutdown(self) -> None:
         """uvicorn is going down: the node has closed its connections by now, and LINGER bounds the rest."""

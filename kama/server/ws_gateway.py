@@ -117,7 +117,7 @@ class UserConn:
             self.close(CloseCode.INTERNAL_ERROR, "the node failed on this connection: its log says why")
             raise
         finally:
-            self.close(CloseCode.NORMAL)
+            self.close(*(self.socket.ended or (CloseCode.NORMAL, "")))
             await cancel(self._writer)
 
     def close(self, code: int, reason: str = "") -> None:

@@ -99,6 +99,7 @@ async def test_a_larger_frame_closes_with_1009(node: RunningNode) -> None:
         assert (await peer.wait_for_close())[0] == 1009
         await other.ping()
         assert node.node.chat.counters.accepted == 0
+        assert node.node.registry.closed_by_code == {1009: 1}, "the close that the socket began is on record"
 
 
 async def test_the_size_is_a_setting(start_node: StartNode) -> None:
@@ -167,6 +168,7 @@ async def test_text_that_is_not_utf8_closes_with_1007(
         assert (await peer.wait_for_close())[0] == 1007
         await other.ping()
     await eventually(lambda: not len(node.node.registry))
+    assert node.node.registry.closed_by_code == {1006: 1}
     _no_fault(caplog, capsys)
 
 
@@ -239,3 +241,4 @@ async def test_who_sends_nothing_and_answers_no_ping_leaves_with_4010(start_node
     async with _raw(node) as raw, node.login("U2") as answering:
         assert await raw.close_code() == 4010
         await answering.ping()
+        assert node.node.registry.closed_by_code == {4010: 1}

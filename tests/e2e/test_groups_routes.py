@@ -264,4 +264,4 @@ async def test_a_bad_body_is_refused_with_what_is_wrong(
         await node.create_group("G1", "U1")
     answer = await node.request("POST", f"/admin{path}", json=body, headers=bearer("Uadmin", "admin"))
     assert (answer.status_code, answer.json()["code"]) == (400, 1001)
-    assert answer.json()["msg"].startswith("expected ")
+    assert "expected " in answer.json()["msg"]

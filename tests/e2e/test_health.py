@@ -48,7 +48,7 @@ async def test_while_the_store_fails_nothing_is_acked_or_delivered_and_then_ever
 ) -> None:
     """KamaChat defect 9: there, what could not be stored was delivered all the same."""
     async with node.login("U1") as sender, node.login("U2") as receiver:
-        with without_messages(tmp_path):
+        async with without_messages(tmp_path):
             for number in range(3):
                 await sender.say("U2", str(number), client_msg_id=f"m{number}")
             await eventually(lambda: node.node.chat.store_failing)
@@ -69,7 +69,7 @@ async def test_while_the_store_fails_a_full_queue_refuses_with_1005(start_node: 
     """KamaChat defect 12: there, a sender never heard that its message was lost."""
     node = await start_node(limits={"channel_size": 2, "publish_timeout": 0.2})
     async with node.login("U1") as sender:
-        with without_messages(tmp_path):
+        async with without_messages(tmp_path):
             await sender.say("U2", "in hand")
             await eventually(lambda: node.node.chat.store_failing)
             for number in (1, 2):

@@ -150,6 +150,12 @@ async def test_a_fault_of_ours_is_in_the_log_and_not_in_the_answer(
     assert (await node.request("GET", "/admin/groups", headers=bearer("Uadmin", "admin"))).is_success
 
 
+@pytest.mark.parametrize("path", ["/wss/", "/message/getMessageList/", "/health/live/"])
+async def test_a_path_with_a_slash_too_many_is_not_found_and_not_redirected(node: RunningNode, path: str) -> None:
+    answer = await node.request("GET", path, headers=bearer("U1"))
+    assert (answer.status_code, answer.json()["code"]) == (404, 1008)
+
+
 async def test_a_store_that_fails_is_1010_and_no_fault_of_ours(
     node: RunningNode, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -159,7 +165,7 @@ async def test_a_store_that_fails_is_1010_and_no_fault_of_ours(
         await peer.wait_for_many(1)
         await eventually(lambda: not node.node.cache.depth)
         uuid = peer.messages[0]["uuid"]
-        with without_messages(tmp_path):
+        async with without_messages(tmp_path):
             answer = await node.request("GET", "/message/getMessageList", params=query, headers=bearer("U1"))
             assert (answer.status_code, answer.json()["code"]) == (500, 1010)
             assert _is_envelope(answer) and "SELECT" not in answer.text

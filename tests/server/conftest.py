@@ -1,9 +1,8 @@
-"""What the server's tests share: a real SQLite database in a folder of the test."""
+"""What the server's tests share: an empty database, SQLite or PostgreSQL."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -16,14 +15,13 @@ from kama.server.store.messages import MessageStore
 from kama.server.store.progress import ProgressStore
 
 
-@pytest.fixture(scope="session")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-def database_url(tmp_path: Path) -> str:
-    return f"sqlite+aiosqlite:///{tmp_path}/kama.db"
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The same tests over both databases, each on an empty one."""
+    if request.param == "sqlite":
+        return f"sqlite+aiosqlite:///{tmp_path}/kama.db"
+    url: str = request.getfixturevalue("postgres_url")
+    return url
 
 
 @pytest.fixture
@@ -57,15 +55,3 @@ def loop(database_url: str) -> Iterator[Loop]:
         runner.run(database.open())
         yield Loop(runner, database)
         runner.run(database.close())
-
-
-@pytest.fixture
-def redis_url() -> str:
-    """A real Redis, which a full run must not do without."""
-    url = os.environ.get("KAMA_TEST_REDIS_URL")
-    if url:
-        return url
-    reason = "KAMA_TEST_REDIS_URL is not set: scripts/services run redis -- pytest"
-    if os.environ.get("KAMA_TEST_REQUIRE_SERVICES") == "1" or os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)

@@ -31,6 +31,7 @@ class FakeSocket:
         self.frames: list[dict[str, Any]] = []
         self.incoming: asyncio.Queue[bytes | None] = asyncio.Queue()
         self.closed: tuple[int, str] | None = None
+        self.ended: tuple[int, str] | None = None
         self.holds = False
         self.held = 0
         self.cut_off = False
@@ -333,6 +334,14 @@ async def test_a_fault_of_ours_closes_with_1011() -> None:
         await rig.conn.run(fail)
     assert rig.socket.closed is not None
     assert rig.socket.closed[0] == CloseCode.INTERNAL_ERROR
+
+
+async def test_why_the_peer_left_is_on_record() -> None:
+    rig = Rig()
+    rig.socket.ended = (CloseCode.TOO_LARGE, "frame too large")
+    rig.socket.incoming.put_nowait(None)
+    await rig.conn.run(rig.on_frame)
+    assert rig.conn.closing == (CloseCode.TOO_LARGE, "frame too large")
 
 
 async def test_a_sender_finds_the_signal_it_sent_in_no_push_but_its_cursor_moves_past_it() -> None:

@@ -13,7 +13,7 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from sqlalchemy import event, make_url, text
 from sqlalchemy.exc import (
@@ -27,6 +27,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from kama.errors import SettingsError
+from kama.server.store.exclusive import hold
 from kama.server.store.migrate import upgrade
 
 _READERS = 4
@@ -53,20 +54,23 @@ class Database:
         self._synchronous = synchronous
         self._writer: AsyncEngine | None = None
         self._reader: AsyncEngine | None = None
+        self._held: IO[str] | None = None
         self._turn = asyncio.Lock()
 
     async def open(self) -> None:
         """Raises SettingsError when the database cannot be opened at all."""
         if self.is_sqlite:
-            self._make_folder()
+            self._held = hold(self._make_folder())
             self._writer = self._sqlite_engine("BEGIN IMMEDIATE", pool_size=1)
             self._reader = self._sqlite_engine("BEGIN", pool_size=_READERS)
         else:
-            self._writer = self._reader = create_async_engine(self._url, pool_pre_ping=True)
+            self._writer = self._engine(pool_size=1, max_overflow=0, pool_pre_ping=True)
+            # A snapshot, as SQLite's readers have: PostgreSQL would otherwise take a new one with each statement.
+            self._reader = self._engine(pool_size=_READERS, pool_pre_ping=True, isolation_level="REPEATABLE READ")
         async with self._writer.begin() as connection:
             await connection.run_sync(upgrade)
 
-    def _make_folder(self) -> None:
+    def _make_folder(self) -> Path:
         name = self._url.database
         if not name or name == ":memory:":
             raise SettingsError(
@@ -75,11 +79,14 @@ class Database:
                 field="store.url",
             )
         Path(name).parent.mkdir(parents=True, exist_ok=True)
+        return Path(name)
+
+    def _engine(self, **options: Any) -> AsyncEngine:
+        # Errors go to the log, and parameters are what people wrote to each other.
+        return create_async_engine(self._url, hide_parameters=True, **options)
 
     def _sqlite_engine(self, begin: str, pool_size: int) -> AsyncEngine:
-        engine = create_async_engine(
-            self._url, pool_size=pool_size, max_overflow=0, pool_timeout=60, connect_args={"timeout": 10}
-        )
+        engine = self._engine(pool_size=pool_size, max_overflow=0, pool_timeout=60, connect_args={"timeout": 10})
 
         @event.listens_for(engine.sync_engine, "connect")
         def on_connect(connection: Any, _record: Any) -> None:
@@ -128,3 +135,6 @@ class Database:
             assert engine is not None
             await engine.dispose()
         self._writer = self._reader = None
+        if self._held is not None:
+            self._held.close()
+            self._held = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,12 @@ from kama.errors import SettingsError
 from kama.server.store.database import Database
 from kama.server.store.messages import MessageStore
 from kama.server.store.schema import conversations
+
+
+@pytest.fixture
+def database_url(tmp_path: Path) -> str:
+    """SQLite alone: these are its doors."""
+    return f"sqlite+aiosqlite:///{tmp_path}/kama.db"
 
 
 async def add(database: Database, key: str) -> None:
@@ -170,13 +177,15 @@ async def test_a_batch_cut_off_anywhere_is_stored_whole_or_not_at_all(database: 
         assert [outcome.seq for outcome in batch.outcomes] == [1, 2]
 
 
-async def test_two_nodes_that_open_a_new_file_at_once_both_get_it(database_url: str) -> None:
+async def test_a_second_node_on_the_same_file_is_refused_until_the_first_has_closed(database_url: str) -> None:
     first, second = Database(database_url), Database(database_url)
-    await asyncio.gather(first.open(), second.open())
-    await add(first, "c1")
-    await add(second, "c2")
-    assert await count(first) == 2
+    await first.open()
+    with pytest.raises(SettingsError, match=f"another node \\(process {os.getpid()}\\) has the database") as caught:
+        await second.open()
+    assert caught.value.field == "store.url"
     await first.close()
+    await second.open()
+    await add(second, "c1")
     await second.close()
 
 
