@@ -107,7 +107,7 @@ class NodeSettings(_Section):
 
 class StoreSettings(_Section):
     url: Annotated[str, AfterValidator(_database_url)] = Field(
-        "", description="The database; empty: SQLite in the data folder"
+        "", description="The database (sqlite+aiosqlite or postgresql+asyncpg); empty: SQLite in the data folder"
     )
     synchronous: Literal["normal", "full"] = Field(
         "normal", description="SQLite: what was acked survives kill -9 (normal), and a power cut too (full)"
