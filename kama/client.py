@@ -15,7 +15,7 @@ import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus, InvalidURI
 
-from kama.config import check_server
+from kama.address import check_server
 from kama.errors import BadParameter, CannotConnect, KamaError, TimedOut, error_from_code
 from kama.protocol import encode
 

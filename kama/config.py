@@ -1,32 +1,26 @@
 """Config: defaults < TOML file < environment (`KAMA_<SECTION>__<NAME>`) < flags; each value knows its source.
 
-The only module that reads the environment, the settings file and the secret file.
+With `credentials`, the only module that reads the environment and the files of a person.
 """
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import os
 import re
-import secrets
-import shlex
-import stat
-import sys
 import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from platformdirs import user_config_path, user_data_path
 from pydantic import ValidationError
 
 from kama.errors import SettingsError
 from kama.settings import Settings, setting_fields
+from kama.text import conceal
 
-DEFAULT_SERVER = "http://127.0.0.1:8000"
 SECRET_FILE = "secret"
 DATABASE_FILE = "kama.db"
 PREFIX = "KAMA_"
@@ -103,7 +97,7 @@ def load_config(
 
 def _data_dir(flag: Path | None, environ: Mapping[str, str]) -> tuple[Path, dict[str, str]]:
     named = flag or _path(environ.get("KAMA_DATA_DIR"))
-    folder = _expand(named or user_data_path("kama", appauthor=False)).absolute()
+    folder = expand(named or user_data_path("kama", appauthor=False)).absolute()
     sources = {"data_dir": "--data-dir" if flag else "KAMA_DATA_DIR"} if named else {}
     if "?" in str(folder):
         # Legal in a path, but in the URL of a database it begins the options.
@@ -120,7 +114,7 @@ def ensure_data_dir(config: Config) -> None:
     try:
         config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        why = "that is a file" if isinstance(error, FileExistsError) else _reason(error)
+        why = "that is a file" if isinstance(error, FileExistsError) else reason_of(error)
         raise SettingsError(
             f"data_dir ({source}): expected a folder, or a place where one can be made, got {config.data_dir}: {why}",
             field="data_dir",
@@ -128,12 +122,12 @@ def ensure_data_dir(config: Config) -> None:
         ) from None
 
 
-def _expand(path: Path) -> Path:
+def expand(path: Path) -> Path:
     """Path.expanduser raises on a `~name` that is nobody's; the shell and this leave it as it is."""
     return Path(os.path.expanduser(path))
 
 
-def _reason(error: OSError) -> str:
+def reason_of(error: OSError) -> str:
     """What went wrong, without the number and the path."""
     return error.strerror or str(error)
 
@@ -150,7 +144,7 @@ def find_file(file: Path | None, environ: Mapping[str, str]) -> Path | None:
     """The settings file: the one named, else ./kama.toml, else the user's own, else none."""
     named = file or _path(environ.get("KAMA_CONFIG"))
     if named is not None:
-        path, source = _expand(named), "--config" if file else "KAMA_CONFIG"
+        path, source = expand(named), "--config" if file else "KAMA_CONFIG"
         if os.path.exists(path) and not os.path.isdir(path):
             return path
         found = "a folder" if os.path.isdir(path) else "nothing"
@@ -171,7 +165,7 @@ def _from_file(file: Path | None) -> _Layer:
     try:
         document = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SettingsError(f"cannot read the settings file {file}: {_reason(error)}") from None
+        raise SettingsError(f"cannot read the settings file {file}: {reason_of(error)}") from None
     except UnicodeDecodeError as error:
         raise SettingsError(f"expected UTF-8 in {file}, got something else: {error}") from None
     except tomllib.TOMLDecodeError as error:
@@ -255,17 +249,6 @@ def _about(setting: str) -> str:
     return f"{setting}: {item.description}{default}"
 
 
-_PASSWORD = re.compile(r"(?<=://)([^:/@\s]*):\S*@")
-_PASSWORD_PARAMETER = re.compile(r"(?<=[?&])(\w*(?:password|passwd|secret)\w*)=[^&#\s]*", re.IGNORECASE)
-_TOKEN = re.compile(r"\beyJ[\w-]*\.[\w-]+\.[\w-]*")
-
-
-def conceal(text: str) -> str:
-    """Text that came from anywhere, without the passwords of its URLs and without tokens."""
-    text = _PASSWORD_PARAMETER.sub(r"\1=***", _PASSWORD.sub(r"\1:***@", text))
-    return _TOKEN.sub("***", text)
-
-
 def show_value(setting: str, value: Any) -> Any:
     """A value as it may be printed: secrets masked, passwords in URLs too."""
     if setting == "auth.secret":
@@ -273,115 +256,3 @@ def show_value(setting: str, value: Any) -> Any:
     if isinstance(value, str):
         return conceal(value)
     return list(value) if isinstance(value, tuple) else value
-
-
-# --- the node to talk to -------------------------------------------------------------------------------
-
-
-def find_server(flag: str | None, environ: Mapping[str, str] = os.environ) -> str:
-    """The URL of the node that a command talks to: flag, KAMA_SERVER, or the default. Raises SettingsError."""
-    if flag is not None:
-        return check_server(flag, "--server")
-    return check_server(environ.get("KAMA_SERVER") or DEFAULT_SERVER, "KAMA_SERVER")
-
-
-def check_server(server: str, source: str) -> str:
-    """The URL without a slash at the end. Raises SettingsError when it is no address of a node."""
-    expected = f"server ({source}): expected a node's URL such as {DEFAULT_SERVER}"
-    try:
-        parts = urlsplit(server.strip())
-        hostname, _ = parts.hostname, parts.port  # the port is read when it is asked for
-    except ValueError as error:
-        raise SettingsError(f"{expected}, got {conceal(server)[:100]!r}: {error}", field="server") from None
-    if parts.username is not None:
-        raise SettingsError(
-            f"{expected}, got one with a user's name in it", field="server", hint="a node takes tokens: --token-file"
-        )
-    if parts.scheme not in ("http", "https") or not hostname or parts.query or parts.fragment:
-        hint = None if "://" in server else f"did you mean http://{server}?"
-        raise SettingsError(f"{expected}, got {server[:100]!r}", field="server", hint=hint)
-    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
-
-
-def find_token(file: str | None, environ: Mapping[str, str] = os.environ) -> str | None:
-    """The token that was given, from a file (`-`: stdin) or KAMA_TOKEN; None when none was. Raises SettingsError."""
-    if file is None:
-        given = environ.get("KAMA_TOKEN", "").strip()
-        return _checked_token(given, "KAMA_TOKEN") if given else None
-    place = "stdin" if file == "-" else file
-    try:
-        token = sys.stdin.read() if file == "-" else _expand(Path(file)).read_text(encoding="utf-8")
-    except OSError as error:
-        raise SettingsError(f"cannot read the token in {place}: {_reason(error)}") from None
-    except UnicodeDecodeError:
-        raise SettingsError(f"expected a token in {place}, got something else") from None
-    return _checked_token(token.strip(), place)
-
-
-def _checked_token(token: str, place: str) -> str:
-    """What is more than one word would break the header that it goes into, and be quoted in the error."""
-    if not token:
-        raise SettingsError(f"expected a token in {place}, got nothing")
-    if not re.fullmatch(r"[!-~]+", token):
-        raise SettingsError(f"expected a token in {place}, got something else")
-    return token
-
-
-# --- the secret ----------------------------------------------------------------------------------------
-
-
-def find_secret(config: Config) -> str:
-    """The secret that signs tokens: the configured one, or the data folder's own. Raises SettingsError."""
-    if config.settings.auth.secret is not None:
-        return config.settings.auth.secret.get_secret_value()
-    path = config.secret_path
-    try:
-        mode = path.stat().st_mode
-        secret = path.read_text(encoding="ascii").strip()
-    except FileNotFoundError:
-        raise SettingsError(
-            f"there is no secret: auth.secret is not set, and {path} does not exist",
-            field="auth.secret",
-            hint="start a node once (kama serve), it makes one",
-        ) from None
-    except OSError as error:
-        raise SettingsError(f"cannot read the secret in {path}: {_reason(error)}", field="auth.secret") from None
-    except UnicodeDecodeError:
-        raise SettingsError(f"expected a secret in ASCII in {path}, got other bytes", field="auth.secret") from None
-    if os.name == "posix" and stat.S_IMODE(mode) & 0o077:
-        raise SettingsError(
-            f"expected a secret that only its owner can read, got mode {stat.S_IMODE(mode):04o} at {path}",
-            field="auth.secret",
-            hint=f"chmod 600 {shlex.quote(str(path))}",
-        )
-    return secret
-
-
-def ensure_secret(config: Config) -> str:
-    """The secret; where none is configured and none was made yet, a new random one in the data folder."""
-    if config.settings.auth.secret is None and not os.path.lexists(config.secret_path):
-        ensure_data_dir(config)
-        _make_secret(config.secret_path)
-    return find_secret(config)
-
-
-def _make_secret(path: Path) -> None:
-    # A name of chance: two containers on one volume may well have the same process id.
-    whole = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        descriptor = os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with open(descriptor, "w", encoding="ascii") as file:
-                file.write(secrets.token_urlsafe(48) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            with contextlib.suppress(FileExistsError):
-                os.link(whole, path)  # never half written, and never over one that another process just made
-        finally:
-            whole.unlink()
-    except OSError as error:
-        raise SettingsError(
-            f"cannot make a secret in {path}: {_reason(error)}",
-            field="auth.secret",
-            hint="set auth.secret, or name another folder: --data-dir DIR",
-        ) from None

@@ -1,4 +1,4 @@
-"""Text that others wrote, made fit for a terminal; and columns that line up whatever is in them."""
+"""Text that others wrote, made fit for a terminal; secrets kept out of it; columns that line up whatever is in them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\ud800-\udfff\U000e0000-\U000e007f]"
 )
+
+_PASSWORD = re.compile(r"(?<=://)([^:/@\s]*):\S*@")
+_PASSWORD_PARAMETER = re.compile(r"(?<=[?&])(\w*(?:password|passwd|secret)\w*)=[^&#\s]*", re.IGNORECASE)
+_TOKEN = re.compile(r"\beyJ[\w-]*\.[\w-]+\.[\w-]*")
 
 
 def _picture(found: re.Match[str]) -> str:
@@ -30,6 +34,12 @@ def sanitize(text: str) -> str:
 def escape_json(document: str) -> str:
     """A JSON document that means the same and only prints: what `sanitize` would change is escaped as `\\u001b`."""
     return _UNSAFE.sub(lambda found: json.dumps(found[0])[1:-1], document)
+
+
+def conceal(text: str) -> str:
+    """Text that came from anywhere, without the passwords of its URLs and without tokens."""
+    text = _PASSWORD_PARAMETER.sub(r"\1=***", _PASSWORD.sub(r"\1:***@", text))
+    return _TOKEN.sub("***", text)
 
 
 def columns(rows: Iterable[Sequence[str]]) -> list[str]:

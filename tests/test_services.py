@@ -1,23 +1,26 @@
-"""scripts/services and scripts/test, run as a developer runs them: what they start, they end."""
+"""scripts/services with Redis, and scripts/test, run as a developer runs them: what they start, they end."""
 
 import json
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis as redis_client
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVICES = str(ROOT / "scripts" / "services")
-CONTROLS = ("CI", "KAMA_TEST_REQUIRE_SERVICES", "KAMA_TEST_REDIS_URL", "KAMA_SERVICES_RUN")
+CONTROLS = ("CI", "KAMA_TEST_", "KAMA_SERVICES_RUN", "KAMA_SERVICES_DIR")
 
 needs_redis = pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not on the PATH")
 needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
@@ -25,13 +28,22 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason=
 Environment = dict[str, str]
 
 
+@contextmanager
+def services_in(folder: Path) -> Iterator[Environment]:
+    """The environment for services in that folder, which are ended after."""
+    chosen = {name: value for name, value in os.environ.items() if not name.startswith(CONTROLS)}
+    chosen["KAMA_SERVICES_DIR"] = str(folder)
+    try:
+        yield chosen
+    finally:
+        subprocess.run([sys.executable, SERVICES, "down"], env=chosen, check=True, capture_output=True)
+
+
 @pytest.fixture
 def environment(tmp_path: Path) -> Iterator[Environment]:
     """The environment for services in a folder of this test, which are ended with it."""
-    chosen = {name: value for name, value in os.environ.items() if name not in CONTROLS}
-    chosen["KAMA_SERVICES_DIR"] = str(tmp_path / "services")
-    yield chosen
-    subprocess.run([sys.executable, SERVICES, "down"], env=chosen, check=True, capture_output=True)
+    with services_in(tmp_path / "services") as chosen:
+        yield chosen
 
 
 @pytest.fixture
@@ -48,10 +60,66 @@ def services(environment: Environment, *arguments: str) -> subprocess.CompletedP
     )
 
 
-def url_in(exports: str) -> str:
-    found = re.fullmatch(r"export KAMA_TEST_REDIS_URL=(redis://127\.0\.0\.1:\d+/0)\n", exports)
-    assert found, exports
-    return found[1]
+def variables(exports: str) -> dict[str, str]:
+    """What a shell would have after reading the lines."""
+    lines = exports.splitlines()
+    assert all(re.fullmatch(r"export [A-Z_]+=\S+", line) for line in lines), exports
+    return dict(line.removeprefix("export ").split("=", 1) for line in lines)
+
+
+def started_url(environment: Environment, service: str, variable: str) -> str:
+    """Where the service is that `up` starts or finds."""
+    done = services(environment, "up", service)
+    assert done.returncode == 0, done.stderr
+    return variables(done.stdout)[variable]
+
+
+def redis_up(environment: Environment) -> str:
+    return started_url(environment, "redis", "KAMA_TEST_REDIS_URL")
+
+
+def record(environment: Environment, server: str) -> dict[str, Any]:
+    """What is written down of a running server."""
+    return json.loads(Path(environment["KAMA_SERVICES_DIR"], server, "started.json").read_text())
+
+
+@contextmanager
+def killed_run(environment: Environment, *wanted: str) -> Iterator[Environment]:
+    """The variables of a run that was killed with no time to tidy up; its services and its command still run."""
+    command = "import json, os, time; print(json.dumps(dict(os.environ)), flush=True); time.sleep(600)"
+    with subprocess.Popen(
+        [sys.executable, SERVICES, "run", *wanted, "--", sys.executable, "-c", command],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as runner:
+        assert runner.stdout is not None
+        seen = json.loads(runner.stdout.readline())
+        runner.kill()
+    yield seen
+
+
+def listens(port: int) -> bool:
+    """Whether anybody listens there."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def listeners(pid: int) -> set[str]:
+    """The addresses, as the kernel writes them, that the process listens on for TCP."""
+    inodes = set()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):
+            inodes.add(os.readlink(link).removeprefix("socket:[").removesuffix("]"))
+    rows = [
+        line.split()
+        for table in ("tcp", "tcp6")
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]
+    ]
+    return {row[1].partition(":")[0] for row in rows if row[3] == "0A" and row[9] in inodes}
+
+
+LOOPBACK = {"0100007F"}
 
 
 def answers(url: str) -> bool:
@@ -78,15 +146,113 @@ def runs(pid: int) -> bool:
 
 @needs_redis
 def test_up_prints_where_redis_answers_and_down_ends_it(environment: Environment) -> None:
-    url = url_in(services(environment, "up", "redis").stdout)
+    url = redis_up(environment)
     assert answers(url)
     assert services(environment, "down").returncode == 0
     assert not answers(url)
+    assert not Path(environment["KAMA_SERVICES_DIR"], "redis").exists()
+
+
+@needs_redis
+def test_up_prints_the_setting_of_a_node_as_well(environment: Environment) -> None:
+    printed = variables(services(environment, "up", "redis").stdout)
+    assert printed == dict.fromkeys(("KAMA_TEST_REDIS_URL", "KAMA_REDIS__URL"), printed["KAMA_TEST_REDIS_URL"])
 
 
 @needs_redis
 def test_a_second_up_finds_the_running_redis(environment: Environment) -> None:
-    assert services(environment, "up").stdout == services(environment, "up").stdout
+    assert redis_up(environment) == redis_up(environment)
+
+
+@needs_redis
+def test_up_brings_a_killed_server_back_to_its_port(environment: Environment) -> None:
+    url = redis_up(environment)
+    assert services(environment, "kill", "redis").returncode == 0
+    assert not answers(url)
+    assert redis_up(environment) == url
+    assert answers(url)
+
+
+@needs_redis
+def test_a_stopped_server_is_restarted_on_its_port(environment: Environment) -> None:
+    url = redis_up(environment)
+    assert services(environment, "stop", "redis").returncode == 0
+    assert not answers(url)
+    assert services(environment, "restart", "redis").returncode == 0
+    assert answers(url)
+
+
+@needs_redis
+def test_a_paused_server_keeps_its_connections_and_goes_on(environment: Environment) -> None:
+    with redis_client.Redis.from_url(redis_up(environment), socket_timeout=0.3, retry=None) as client:
+        assert client.ping()
+        assert services(environment, "pause", "redis").returncode == 0
+        with pytest.raises(redis_client.TimeoutError):
+            client.ping()
+        assert services(environment, "resume", "redis").returncode == 0
+        assert client.ping()
+
+
+@needs_redis
+def test_down_ends_a_paused_server(environment: Environment) -> None:
+    url = redis_up(environment)
+    services(environment, "pause", "redis")
+    pid = record(environment, "redis")["pid"]
+    assert services(environment, "down").returncode == 0
+    assert not runs(pid)
+    assert not answers(url)
+
+
+@needs_redis
+def test_a_command_of_a_run_can_restart_the_runs_own_server(environment: Environment) -> None:
+    own = redis_up(environment)
+    command = f"""
+import os, subprocess, sys
+print(os.environ["KAMA_TEST_REDIS_URL"], flush=True)
+sys.exit(subprocess.call([sys.executable, {SERVICES!r}, "kill", "redis"]))
+"""
+    done = services(environment, "run", "redis", "--", sys.executable, "-c", command)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip() != own
+    assert answers(own)
+
+
+def test_a_server_that_is_not_there_is_refused_by_name(environment: Environment) -> None:
+    done = services(environment, "restart", "kafka-2")
+    assert done.returncode == 2
+    assert "no server 'kafka-2' is on record here, only: none" in done.stderr
+
+
+# Loses the race for its port the first time.
+UNLUCKY = """\
+#!/bin/sh
+if mkdir "{seen}" 2>/dev/null; then
+  echo "bind: Address already in use"
+  exit 1
+fi
+exec "{redis}" "$@"
+"""
+
+
+@needs_redis
+def test_a_port_that_was_taken_meanwhile_is_replaced_by_another(environment: Environment, tmp_path: Path) -> None:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    unlucky = folder / "redis-server"
+    unlucky.write_text(UNLUCKY.format(seen=tmp_path / "seen", redis=shutil.which("redis-server")))
+    unlucky.chmod(0o755)
+    assert answers(redis_up({**environment, "PATH": f"{folder}:{environment['PATH']}"}))
+    assert (tmp_path / "seen").exists()
+
+
+@needs_redis
+def test_a_server_that_never_comes_up_is_reported_with_its_last_words(nowhere: Environment) -> None:
+    broken = Path(nowhere["PATH"], "redis-server")
+    broken.write_text("#!/bin/sh\necho out of luck\nexit 1\n")
+    broken.chmod(0o755)
+    done = services(nowhere, "up", "redis")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "did not come up in 3 attempts (redis: out of luck)" in done.stderr
 
 
 @needs_redis
@@ -131,25 +297,31 @@ def test_run_told_to_end_ends_the_command_and_redis(environment: Environment) ->
 @needs_redis
 @needs_proc
 def test_what_a_killed_run_left_behind_is_ended_by_the_next(environment: Environment) -> None:
-    command = """
-import os, time
-print(os.environ["KAMA_TEST_REDIS_URL"], os.getpid(), flush=True)
-time.sleep(600)
-"""
+    with killed_run(environment, "redis") as seen:
+        assert answers(seen["KAMA_TEST_REDIS_URL"])
+        left = Path(environment["KAMA_SERVICES_DIR"], seen["KAMA_SERVICES_RUN"])
+        assert left.exists()
+        assert services(environment, "run", "redis", "--", sys.executable, "-c", "").returncode == 0
+    assert not answers(seen["KAMA_TEST_REDIS_URL"])
+    assert not left.exists()
+
+
+@needs_proc
+def test_the_command_of_a_killed_run_is_ended_by_the_next(environment: Environment) -> None:
+    own = {**environment, "KAMA_TEST_REDIS_URL": "redis://127.0.0.1:9/0"}
+    command = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
     with subprocess.Popen(
         [sys.executable, SERVICES, "run", "redis", "--", sys.executable, "-c", command],
-        env=environment,
+        env=own,
         stdout=subprocess.PIPE,
         text=True,
     ) as runner:
         assert runner.stdout is not None
-        url, orphan = runner.stdout.readline().split()
+        orphan = int(runner.stdout.readline())
         runner.kill()
-    assert answers(url)
-    assert runs(int(orphan))
-    assert services(environment, "run", "redis", "--", sys.executable, "-c", "").returncode == 0
-    assert not answers(url)
-    assert not runs(int(orphan))
+    assert runs(orphan)
+    assert services(own, "run", "redis", "--", sys.executable, "-c", "").returncode == 0
+    assert not runs(orphan)
 
 
 @needs_redis
@@ -190,14 +362,25 @@ def test_without_redis_a_run_that_requires_it_fails(nowhere: Environment, contro
 
 
 def test_without_redis_up_fails_and_exports_nothing(nowhere: Environment) -> None:
-    done = services(nowhere, "up")
+    done = services(nowhere, "up", "redis")
     assert (done.returncode, done.stdout) == (1, "")
 
 
 def test_an_unknown_service_is_refused_by_name(environment: Environment) -> None:
     done = services(environment, "up", "mysql")
     assert done.returncode == 2
-    assert "expected redis, got 'mysql'" in done.stderr
+    assert "expected kafka or redis or postgres, got 'mysql'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"), [("kafka=2", "kafka=1 or kafka=3"), ("kafka=", "kafka=1 or"), ("redis=3", "redis=1")]
+)
+def test_a_number_of_servers_that_a_service_cannot_have_is_refused(
+    environment: Environment, word: str, expected: str
+) -> None:
+    done = services(environment, "up", word)
+    assert done.returncode == 2
+    assert f"expected {expected}" in done.stderr
 
 
 # A container engine in its simplest form: one "container" that is a process on this machine.
@@ -210,7 +393,7 @@ case "$1" in
     "{redis}" --port "$port" --bind 127.0.0.1 --save '' >/dev/null 2>&1 </dev/null &
     echo $! ;;
   inspect) kill -0 "$4" 2>/dev/null && echo true ;;
-  rm) kill "$3" ;;
+  rm) kill "$4" ;;
 esac
 """
 
@@ -223,7 +406,7 @@ def test_without_a_redis_of_its_own_the_machines_container_engine_provides_one(
     engine.write_text(ENGINE.format(redis=shutil.which("redis-server")))
     engine.chmod(0o755)
     Path(nowhere["PATH"], "cut").symlink_to(shutil.which("cut") or "")
-    url = url_in(services(nowhere, "up", "redis").stdout)
+    url = redis_up(nowhere)
     assert answers(url)
     assert services(nowhere, "down").returncode == 0
     assert eventually(lambda: not answers(url))

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kama.config import Config, conceal, ensure_secret, find_secret, find_server, find_token, load_config
+from kama.config import Config, load_config
+from kama.credentials import ensure_secret, find_secret, find_server, find_token
 from kama.errors import KamaError, SettingsError, Unauthorised
 from kama.protocol import is_group_id, is_user_id
-from kama.text import columns, escape_json, sanitize
+from kama.text import columns, conceal, escape_json, sanitize
 from kama.units import parse_duration
 
 if TYPE_CHECKING:

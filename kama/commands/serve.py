@@ -12,8 +12,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from kama.address import DEFAULT_SERVER
 from kama.commands.common import ConfigFile, DataDir, note, token_keeper
-from kama.config import DEFAULT_SERVER, PREFIX, Config, ensure_data_dir, environment_name, load_config
+from kama.config import PREFIX, Config, ensure_data_dir, environment_name, load_config
 from kama.errors import KamaError, SettingsError
 
 # socket.create_server adds it to what the system said.

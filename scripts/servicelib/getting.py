@@ -3,40 +3,60 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from glob import glob
 from pathlib import Path
 
 from servicelib.processes import say
-from servicelib.records import Missing
+from servicelib.records import Missing, Started
 
 # Packages install here, whatever the PATH of this run says.
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 POLICY = Path("/usr/sbin/policy-rc.d")
 
 
-def program(name: str, package: str) -> str | None:
-    """The program's path: from the PATH, else installed with apt-get where we may; None if neither works."""
-    return shutil.which(name) or (shutil.which(name, path=SYSTEM_PATH) if _apt_install(package) else None)
+def program(name: str, *packages: str, elsewhere: str = "") -> str | None:
+    """The program's path: from the PATH, else installed with apt-get where we may; None if neither works.
+
+    The first package that can be had is taken; `elsewhere` is a pattern of paths, of which the last counts.
+    """
+    found = shutil.which(name) or _newest(elsewhere)
+    if found is None and any(_apt_install(package) for package in packages):
+        found = shutil.which(name, path=SYSTEM_PATH) or _newest(elsewhere)
+    return found
+
+
+def _newest(pattern: str) -> str | None:
+    def versions(path: str) -> list[int]:
+        return [int(part) for part in re.findall(r"\d+", path)]
+
+    return max(glob(pattern), key=versions, default=None)
 
 
 def docker_answers() -> bool:
     """Whether there is a Docker client and an engine behind it."""
-    return shutil.which("docker") is not None and _quiet("docker", "info", seconds=20) is None
+    return shutil.which("docker") is not None and quiet("docker", "info", seconds=20) is None
 
 
-def docker_run(image: str, publish: str, *command: str) -> str:
-    """Run the image in the background with one port published; returns the container's id."""
-    words = ["docker", "run", "--detach", "--publish", publish, image, *command]
+def docker_run(
+    folder: Path, started: Started, image: str, ports: str, *command: str, environment: Mapping[str, str] | None = None
+) -> Started:
+    """Run the image in the background with one port published on loopback, and put it on record."""
+    words = ["docker", "run", "--detach", "--publish", f"127.0.0.1:{ports}"]
+    for name, value in (environment or {}).items():
+        words += ["--env", f"{name}={value}"]
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run([*words, image, *command], capture_output=True, text=True, timeout=300, check=False)
     except subprocess.TimeoutExpired as late:
         raise Missing(f"docker did not start {image} within {late.timeout:g} s") from late
     if done.returncode != 0:
         raise Missing(f"docker could not run {image}: {done.stderr.strip()}")
-    return done.stdout.strip()
+    return replace(started, container=done.stdout.strip()).write(folder)
 
 
 def _apt_install(package: str) -> bool:
@@ -54,9 +74,9 @@ def _apt_install(package: str) -> bool:
     ]
     with _no_daemon_starts():
         # A fresh container has no package lists yet: then the first try fails at once, and fetching helps.
-        if _quiet(*install) is None:
+        if quiet(*install) is None:
             return True
-        failure = _quiet("apt-get", "update") or _quiet(*install)
+        failure = quiet("apt-get", "update") or quiet(*install)
     if failure is not None:
         say(f"apt-get could not install {package}: {failure}")
     return failure is None
@@ -76,7 +96,7 @@ def _no_daemon_starts() -> Iterator[None]:
         POLICY.unlink()
 
 
-def _quiet(*command: str, seconds: float = 300) -> str | None:
+def quiet(*command: str, seconds: float = 300) -> str | None:
     """Run the command without a terminal; None if it worked, else the last thing it said."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     try:

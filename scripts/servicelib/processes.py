@@ -7,16 +7,22 @@ So a process is its id together with the moment it began.
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import FrameType
 
 PROC = Path("/proc")
+
+# Below the ports that systems take for outgoing connections: there, a client that keeps trying a stopped
+# server can be given that server's port for its own end, and then the server cannot come back.
+PORTS = range(20000, 32768)
 
 
 def say(text: str) -> None:
@@ -27,16 +33,34 @@ def say(text: str) -> None:
 def began(pid: int) -> str | None:
     """When the process began, in the system's own words; None if there is none, or only its remains."""
     if (PROC / "self" / "stat").exists():
-        try:
-            stat = (PROC / str(pid) / "stat").read_text()
-        except OSError:
-            return None
-        # The name in brackets may hold anything, spaces and brackets too: count from behind it.
-        fields = stat.rpartition(")")[2].split()
-        return None if fields[0] in "ZX" else fields[19]
+        fields = _stat(pid)
+        return None if fields is None or fields[0] in "ZX" else fields[19]
     shown = subprocess.run(["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
     state, _, start = shown.stdout.strip().partition(" ")
     return None if not state or state.startswith("Z") else start.strip()
+
+
+def _stat(pid: int) -> list[str] | None:
+    """What Linux says of a process, from its state on: the parent is next, the beginning is the 20th."""
+    try:
+        text = (PROC / str(pid) / "stat").read_text()
+    except OSError:
+        return None
+    # The name in brackets may hold anything, spaces and brackets too: count from behind it.
+    return text.rpartition(")")[2].split()
+
+
+def family(pid: int) -> list[int]:
+    """The process and what it started, and what that started (Linux; elsewhere itself alone)."""
+    children: dict[int, list[int]] = {}
+    for entry in PROC.glob("[0-9]*"):
+        fields = _stat(int(entry.name))
+        if fields is not None:
+            children.setdefault(int(fields[1]), []).append(int(entry.name))
+    found = [pid]
+    for member in found:  # grows on the way
+        found += children.get(member, [])
+    return found
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
@@ -49,22 +73,51 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
     return True
 
 
-def end(pid: int, beginning: str) -> None:
+def send(sign: signal.Signals, pids: Sequence[int]) -> None:
+    """Send a signal; who has just ended need not hear it."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, sign)
+
+
+def end(pid: int, beginning: str, sign: signal.Signals = signal.SIGTERM, seconds: float = 5) -> None:
     """Ask the process to end, then make it; nothing happens to another one that got the same id."""
-    for sign in (signal.SIGTERM, signal.SIGKILL):
+    for asked in (sign, signal.SIGKILL):
         if began(pid) != beginning:
             return
-        os.kill(pid, sign)
-        if wait_until(lambda: began(pid) != beginning, seconds=5):
+        send(asked, [pid])
+        # One that is paused hears nothing else before this.
+        send(signal.SIGCONT, family(pid))
+        if wait_until(lambda: began(pid) != beginning, seconds):
             return
 
 
-def free_port() -> int:
-    """A loopback port that nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+def free_ports(count: int) -> list[int]:
+    """Different loopback ports that nobody listens on right now."""
+    ports: list[int] = []
+    with ExitStack() as held:
+        while len(ports) < count:
+            probe = held.enter_context(socket.socket())
+            with suppress(OSError):
+                probe.bind(("127.0.0.1", random.choice(PORTS)))
+                ports.append(probe.getsockname()[1])
+    return ports
+
+
+def connect(port: int) -> socket.socket:
+    """A connection to a server of this machine that is expected to answer at once."""
+    return socket.create_connection(("127.0.0.1", port), timeout=1)
+
+
+def receive(connection: socket.socket, size: int) -> bytes:
+    """Exactly that many bytes."""
+    data = b""
+    while len(data) < size:
+        part = connection.recv(size - len(data))
+        if not part:
+            raise ConnectionError("the server hung up")
+        data += part
+    return data
 
 
 def marked(variable: str, value: str) -> Iterator[int]:
