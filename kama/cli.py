@@ -95,6 +95,7 @@ def run(arguments: Sequence[str]) -> int:
             traceback.print_exc()
         failure = _explained(error)
         report(failure, as_json=_is_json(arguments))
+        _drop_what_cannot_be_written()
         return failure.exit_code
 
 
@@ -119,7 +120,7 @@ def _check_utf8(arguments: Sequence[str]) -> None:
 
 
 def _drop_what_cannot_be_written() -> None:
-    """Python flushes at exit, and would complain of the closed pipe once more."""
+    """Python flushes at exit, and would complain of a closed pipe or a full disk once more."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from support import Frame, Peer, RunningNode, StartNode, bearer, text_message
+from support import Frame, Peer, RunningNode, StartNode, bearer, eventually, text_message
 
 # KamaChat's keys in KamaChat's order, then ours.
 KEYS = [
@@ -107,6 +107,7 @@ async def test_everybody_gets_the_same_frame(node: RunningNode) -> None:
         await sender.say("U2", "für 字 \U0001f600 \\u0041 \u2028")
         assert (await sender.wait_for_many(1)) == (await receiver.wait_for_many(1))
         assert receiver.messages[0]["content"] == "für 字 \U0001f600 \\u0041 \u2028"
+        await eventually(lambda: node.node.status.depth == 0)
         assert await node.history("U1", "U2") == [{**receiver.messages[0], "status": 1}]
 
 

@@ -62,7 +62,7 @@ PROVEN: dict[int, list[str]] = {
         "e2e/test_routes.py::test_a_route_is_closed_without_a_good_token",
     ],
     24: [
-        "test_config.py::test_a_made_secret_is_long_and_its_owners_alone",
+        "test_credentials.py::test_a_made_secret_is_long_and_its_owners_alone",
         "test_config.py::test_a_file_that_is_no_toml_is_told_by_its_name",
         "server/test_auth.py::test_a_secret_must_be_as_long_as_its_algorithm_requires",
     ],
