@@ -8,7 +8,7 @@ ARGS ?=
 
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check
-SERVICES := redis postgres
+SERVICES := kafka redis postgres
 CACHES := .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage build dist
 
 .DEFAULT_GOAL := help

@@ -16,7 +16,7 @@ import typer
 from typer.main import get_command
 
 from kama import __version__
-from kama.commands import groups, messages, send, serve, settings, token
+from kama.commands import check, groups, messages, send, serve, settings, token
 from kama.commands.common import AsJson, print_json, report
 from kama.errors import ExitCode, KamaError
 
@@ -70,6 +70,7 @@ app.command()(messages.history)
 app.add_typer(groups.app, name="group")
 app.command()(messages.kick)
 app.add_typer(settings.app, name="config")
+app.command()(check.check)
 
 
 def run(arguments: Sequence[str]) -> int:

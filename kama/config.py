@@ -251,7 +251,7 @@ def _about(setting: str) -> str:
 
 def show_value(setting: str, value: Any) -> Any:
     """A value as it may be printed: secrets masked, passwords in URLs too."""
-    if setting == "auth.secret":
+    if setting in ("auth.secret", "kafka.sasl_password"):
         return "********" if value is not None else None
     if isinstance(value, str):
         return conceal(value)

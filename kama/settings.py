@@ -15,6 +15,8 @@ from kama.units import MAX_DURATION, format_duration, format_size, parse_duratio
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+|null|\*", re.IGNORECASE)
 _DATABASE = re.compile(r"sqlite\+aiosqlite:///(?!:memory:).+|postgresql\+asyncpg://.+")
+_TOPIC = r"^[A-Za-z0-9._-]+$"
+_HOST_PORT = re.compile(r"(\[[0-9a-fA-F:]+\]|[^:\s,]+):\d{1,5}")
 _REDIS = re.compile(r"(rediss?|unix)://.+")
 
 
@@ -46,6 +48,12 @@ def _database_url(value: str) -> str:
 def _redis_url(value: str) -> str:
     if value and not _REDIS.fullmatch(value):
         raise ValueError("expected redis://HOST:PORT, rediss://… or unix://…")
+    return value
+
+
+def _host_ports(value: str) -> str:
+    if not all(_HOST_PORT.fullmatch(part.strip()) for part in value.split(",")):
+        raise ValueError("expected HOST:PORT, or several separated by commas")
     return value
 
 
@@ -100,7 +108,9 @@ class LimitSettings(_Section):
 
 
 class NodeSettings(_Section):
-    id: int | None = Field(None, ge=0, le=1023, description="The node's number in message ids; unset: 1")
+    id: int | None = Field(
+        None, ge=0, le=1023, description="The node's number in message ids; unset: 1, or a free one in kafka mode"
+    )
     name: str = Field("", max_length=100, description="The node's name; empty: its host and port")
     mode: Literal["channel", "kafka"] = Field("channel", description="One process, or several nodes over Kafka")
 
@@ -116,8 +126,30 @@ class StoreSettings(_Section):
 
 class RedisSettings(_Section):
     url: Annotated[str, AfterValidator(_redis_url)] = Field(
-        "", description="Redis for the history cache; empty: a cache in this process"
+        "", description="Redis: history cache, and which node has whom; empty: all in this process"
     )
+
+
+class KafkaSettings(_Section):
+    bootstrap_servers: Annotated[str, AfterValidator(_host_ports)] = Field(
+        "127.0.0.1:9092", description="Kafka brokers to begin with, separated by commas"
+    )
+    topic: Annotated[str, Field(pattern=_TOPIC, max_length=100)] = Field(
+        "chat_message", description="Topic of accepted messages; <topic>.dlq gets those that cannot be read"
+    )
+    group: str = Field("chat", min_length=1, max_length=100, description="Consumer group of the nodes that store")
+    partitions: Count = Field(12, le=10_000, description="Partitions of the topic, if a node has to create it")
+    replication_factor: Count = Field(1, le=100, description="Copies of each partition, if a node has to create it")
+    compression: Literal["none", "gzip"] = Field("none", description="How batches are compressed")
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="How to talk to the brokers"
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "PLAIN", description="How to log in, where the protocol has SASL in it"
+    )
+    sasl_username: str = Field("", description="Who logs in")
+    sasl_password: SecretStr | None = Field(None, description="The password of who logs in")
+    ssl_cafile: str = Field("", description="File with the certificates to trust; empty: the system's")
 
 
 class CacheSettings(_Section):
@@ -139,6 +171,7 @@ class Settings(_Section):
     node: NodeSettings = NodeSettings()
     store: StoreSettings = StoreSettings()
     redis: RedisSettings = RedisSettings()
+    kafka: KafkaSettings = KafkaSettings()
     cache: CacheSettings = CacheSettings()
     log: LogSettings = LogSettings()
 

@@ -37,6 +37,12 @@ def redis_url() -> str:
 
 
 @pytest.fixture
+def kafka_servers() -> str:
+    """Real Kafka brokers. Topics and groups are the test's own, by names that nobody else has."""
+    return service("KAMA_TEST_KAFKA_BOOTSTRAP_SERVERS")
+
+
+@pytest.fixture
 def postgres_url() -> Iterator[str]:
     """An empty database of the test's own on a real PostgreSQL."""
     server = make_url(service("KAMA_TEST_POSTGRES_URL"))

@@ -160,7 +160,7 @@ def test_debug_shows_where_and_keeps_the_exit_code(
     monkeypatch.setattr(messages, "_history_of", unforeseen)
     code, _, err = run(capsys, "--debug", "history", "U1", "U2")
     assert code == 1 and "Traceback (most recent call last)" in err and "in unforeseen" in err
-    assert run(capsys, "--debug", "serve", "--mode", "kafka")[0] == 2
+    assert run(capsys, "--debug", "serve", "--mode", "nonsense")[0] == 2
 
 
 def test_debug_as_text_is_text(capsys: pytest.CaptureFixture[str]) -> None:

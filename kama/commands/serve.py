@@ -48,12 +48,6 @@ def serve(
     }
     flags = {setting: (value, flag) for setting, (value, flag) in typed.items() if value is not None}
     config = load_config(file=config_file, data_dir=data_dir, flags=flags)
-    if config.settings.node.mode == "kafka":
-        raise SettingsError(
-            f"node.mode ({config.source('node.mode')}): kafka mode is not built yet",
-            field="node.mode",
-            hint="kama serve --mode channel",
-        )
     keeper = token_keeper(config, make_secret=True)
     _check_database(config)
     from kama.server.app import serve as serve_node

@@ -12,21 +12,25 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
-from kama.errors import Busy, CloseCode
+from kama.errors import Busy, CloseCode, SettingsError
 from kama.protocol import PROTOCOL_VERSION, SystemFrame, encode
 from kama.server import admin, handlers, health
 from kama.server.auth import Identity, Role, TokenKeeper
 from kama.server.backlog import StoreBacklog
+from kama.server.broker import MessageBroker
 from kama.server.cache import CacheBackend, HistoryCache, HistoryReader, MemoryBackend
 from kama.server.channel_broker import ChannelBroker
 from kama.server.chat_server import ChatServer
 from kama.server.delivery import Delivery
+from kama.server.directory import Directory, LocalDirectory
 from kama.server.guard import EXCEPTION_HANDLERS, guarded
 from kama.server.limits import TokenBuckets
 from kama.server.logs import configure_logs
 from kama.server.membership import Membership
 from kama.server.metrics import metrics_registry
+from kama.server.peers import Peers
 from kama.server.registry import ClientRegistry
+from kama.server.retries import Retries
 from kama.server.session import Sessions
 from kama.server.snowflake import Snowflake
 from kama.server.status import StatusWriter
@@ -67,22 +71,30 @@ class Node:
         self.membership = Membership(self.groups.member_ids)
         self.registry = ClientRegistry(limits.connections, limits.connections_per_user, limits.multi_login)
         self.delivery = Delivery(self.registry, self.membership)
-        self.status = StatusWriter(self.progress, self.cache, self._notify)
-        self.ids = Snowflake(1 if settings.node.id is None else settings.node.id)
+        self.broker = _broker(settings, self.name)
+        self.directory = self._directory()
+        self.peers = Peers(self.directory, self.broker, self.registry, self.delivery, self.membership)
+        self.status = StatusWriter(self.progress, self.cache, self.peers.notify)
+        self.ids = Snowflake(1)
+        self.retries = Retries(self.messages.uuids) if settings.node.mode == "kafka" else None
         self.chat = ChatServer(
-            ChannelBroker(limits.channel_size),
+            self.broker,
             self.messages,
             self.delivery,
+            self.peers,
             self.membership,
             self.cache,
             self.ids,
             TokenBuckets(limits.messages_per_second, limits.burst),
+            self.retries,
             file_max_size=limits.file_max_size,
             publish_timeout=limits.publish_timeout,
         )
         self.sessions = Sessions(
             self.chat,
             self.registry,
+            self.directory,
+            self.peers,
             self.membership,
             self.messages,
             self.status,
@@ -97,9 +109,14 @@ class Node:
     async def start(self) -> None:
         """Raises SettingsError or what the database raises when it cannot be opened."""
         await self.database.open()
-        self.ids.resume_after(await self.messages.last_uuid())
         await self.cache.start()
         await self.status.start()
+        await self.broker.start()
+        self.ids.number(await self.directory.start(self.settings.node.id))
+        self.ids.resume_after(await self.messages.last_uuid())
+        await self.peers.start()
+        if self.retries is not None:
+            await self.retries.start()
         await self.chat.start()
 
     def new_conn(self, socket: Socket, identity: Identity, *, device: str, address: str, post_only: bool) -> UserConn:
@@ -111,7 +128,7 @@ class Node:
             backlog=self._backlog,
             limits=self._conn_limits,
             sent=lambda conn, back, advance: self.status.mark_sent(conn.user_id, back, advance),
-            closed=self.registry.discard,
+            closed=self._left,
             device=device,
             address=address,
             post_only=post_only,
@@ -121,9 +138,31 @@ class Node:
         if self.draining:
             raise Busy("the node is shutting down: go to another one, or come back later")
 
-    def _notify(self, user_id: str, frame: bytes) -> None:
-        for conn in self.registry.get(user_id):
-            conn.offer_control(frame)
+    def _left(self, conn: UserConn) -> None:
+        self.registry.discard(conn)
+        self.directory.leave(conn)
+
+    def _directory(self) -> Directory:
+        settings, limits = self.settings, self.settings.limits
+        if settings.node.mode == "channel" or not settings.redis.url:
+            return LocalDirectory()
+        from kama.server.directory_redis import RedisDirectory
+
+        return RedisDirectory(
+            settings.redis.url,
+            self.name,
+            self.registry,
+            address=self.name,
+            per_user=limits.connections_per_user,
+            multi_login=limits.multi_login,
+            resync=self._resync,
+            sweep=self.broker.sweep,
+        )
+
+    async def _resync(self) -> None:
+        """Every connection looks for what it may have missed; one after the other, for the store's sake."""
+        for conn in self.registry:
+            await conn.resync()
 
     def _welcome_frame(self) -> bytes:
         limits = self.settings.limits
@@ -171,9 +210,31 @@ class Node:
         self.draining = True
         await self.chat.close(timeout=0)
         await self.status.close()
+        await self.peers.close()
+        if self.retries is not None:
+            await self.retries.close()
+        await self.directory.close()
+        await self.broker.stop()
         await self.cache.close()
         await self.database.close()
         log.info("ended", node=self.name)
+
+
+def _broker(settings: Settings, name: str) -> MessageBroker:
+    size = settings.limits.channel_size
+    if settings.node.mode == "channel":
+        return ChannelBroker(size)
+    from kama.server.kafka_records import NODES
+
+    if (settings.node.id or 0) >= NODES:
+        raise SettingsError(
+            f"expected node.id to be less than {NODES} in kafka mode, got {settings.node.id}: the others stand for "
+            "what foreign producers post",
+            field="node.id",
+        )
+    from kama.server.kafka_broker import KafkaBroker  # aiokafka is slow to import, and most nodes have no Kafka
+
+    return KafkaBroker(settings.kafka, node=name, in_flight=size, alone=not settings.redis.url)
 
 
 def _cache_backend(settings: Settings) -> CacheBackend:
@@ -202,6 +263,7 @@ def routes() -> Sequence[BaseRoute]:
         Route(group, guarded(admin.show_group, *look), methods=["GET"]),
         Route(group, guarded(admin.dissolve_group, *act), methods=["DELETE"]),
         Route(group + "/members", guarded(admin.change_members, *act), methods=["POST"]),
+        Route("/admin/nodes", guarded(admin.list_nodes, *look), methods=["GET"]),
         Route("/admin/kick", guarded(admin.kick, *act), methods=["POST"]),
         Route("/admin/drain", guarded(admin.drain, *act), methods=["POST"]),
         Route("/health/live", health.live),

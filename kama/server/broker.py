@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -63,6 +63,26 @@ class MessageBroker(Protocol):
         """Ends after `close`, once everything that was published has been handed over."""
         ...
 
+    async def sweep(self, nodes: Collection[str]) -> None:
+        """Forget what was kept for nodes other than these."""
+        ...
+
+    async def forward(self, node: str, payload: bytes) -> None:
+        """Into the inbox of another node. Raises what the transport raises when it is not there for certain."""
+        ...
+
+    def inbox(self) -> AsyncIterator[bytes]:
+        """What other nodes forwarded to this one, in the order of each of them."""
+        ...
+
+    async def check(self) -> None:
+        """Raises what the transport raises when it does not answer now."""
+        ...
+
     async def close(self) -> None:
         """Take nothing more. Twice is harmless."""
+        ...
+
+    async def stop(self) -> None:
+        """Let go of everything, once nobody asks for batches any more. Twice is harmless."""
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 
 from kama.errors import Busy
 from kama.server.broker import Record
@@ -64,3 +64,22 @@ class ChannelBroker:
     async def close(self) -> None:
         self._closed = True
         self._wake.set()
+
+    async def forward(self, node: str, payload: bytes) -> None:
+        """There is no other node."""
+        raise RuntimeError(f"expected no node but this one, got {node}")
+
+    async def sweep(self, nodes: Collection[str]) -> None:
+        """Nothing is kept for anybody."""
+
+    async def inbox(self) -> AsyncIterator[bytes]:
+        """Nobody forwards anything."""
+        nothing: tuple[bytes, ...] = ()
+        for payload in nothing:
+            yield payload
+
+    async def check(self) -> None:
+        """Always here."""
+
+    async def stop(self) -> None:
+        """Nothing to stop: the queue goes with the process."""

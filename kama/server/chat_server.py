@@ -7,10 +7,11 @@ consume  a batch is stored in one transaction, then delivered, then its senders 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import structlog
+from msgspec import Raw
 from sqlalchemy.exc import IntegrityError
 
 from kama.errors import Busy, DatabaseFailed, Forbidden, KamaError, NoSuchGroup, RateLimited
@@ -25,9 +26,11 @@ from kama.protocol import (
 from kama.server.auth import Identity
 from kama.server.broker import MessageBroker, Record, Settle, Stored
 from kama.server.cache import HistoryCache
-from kama.server.delivery import Delivery
+from kama.server.delivery import Delivery, signal_frame
 from kama.server.limits import TokenBuckets
 from kama.server.membership import Membership
+from kama.server.peers import Delivered, Event, Peers, Signalled
+from kama.server.retries import Retries
 from kama.server.snowflake import Snowflake, timestamp_ms
 from kama.server.store.database import is_transient
 from kama.server.store.messages import Batch, MessageStore
@@ -54,17 +57,19 @@ class ChatCounters:
 
 
 class ChatServer:
-    """`file_max_size` in characters, `publish_timeout` in seconds."""
+    """`file_max_size` in characters, `publish_timeout` in seconds; `retries` where the broker itself acknowledges."""
 
     def __init__(
         self,
         broker: MessageBroker,
         store: MessageStore,
         delivery: Delivery,
+        peers: Peers,
         membership: Membership,
         cache: HistoryCache,
         ids: Snowflake,
         buckets: TokenBuckets,
+        retries: Retries | None = None,
         *,
         file_max_size: int,
         publish_timeout: float,
@@ -72,10 +77,12 @@ class ChatServer:
         self._broker = broker
         self._store = store
         self._delivery = delivery
+        self._peers = peers
         self._membership = membership
         self._cache = cache
         self._ids = ids
         self._buckets = buckets
+        self._retries = retries
         self._file_max_size = file_max_size
         self._publish_timeout = publish_timeout
         self._consumer: asyncio.Task[None] | None = None
@@ -83,7 +90,6 @@ class ChatServer:
         self.store_failing = False
 
     async def start(self) -> None:
-        await self._broker.start()
         self._consumer = spawn(self._consume(), name="consumer")
 
     async def close(self, timeout: float) -> None:
@@ -120,12 +126,21 @@ class ChatServer:
             raise RateLimited("more messages than limits.messages_per_second and limits.burst", retry_after=wait)
         if request.receive_id[0] == "G":
             await self._check_member(request)
-        uuid = self._ids.next()
+        uuid = await self._uuid(request)
         key = conversation_id(request.send_id, request.receive_id)
         record = Record(key, request, uuid, timestamp_ms(uuid), ephemeral, settle)
         await self._broker.publish(record, self._publish_timeout)
         self.counters.accepted += 1
         return record
+
+    async def _uuid(self, request: ChatMessageRequest) -> int:
+        """A new id, or for a retry the one of the first try."""
+        if self._retries is None or request.client_msg_id is None:
+            return self._ids.next()
+        key = (request.send_id, request.client_msg_id)
+        uuid = await self._retries.find(key) or self._ids.next()
+        self._retries.remember(key, uuid)
+        return uuid
 
     def _check(self, request: ChatMessageRequest, sender: Identity) -> None:
         if not sender.may_act_for(request.send_id):
@@ -152,25 +167,37 @@ class ChatServer:
             self.counters.largest_batch = max(self.counters.largest_batch, len(batch))
             kept = [record for record in batch if not record.ephemeral]
             placed = iter(await self._store_all(kept))
+            elsewhere: list[tuple[Collection[str], Event]] = []
             for number, record in enumerate(batch, 1):
                 outcome, message = (None, None) if record.ephemeral else next(placed)
                 try:
-                    await self._hand_out(record, outcome, message)
+                    elsewhere += await self._hand_out(record, outcome, message)
                 except Exception as error:
                     # A fault of ours with one message: it is stored, and must not stop those behind it.
                     log.error("message not handed out", uuid=record.uuid, exc_info=error)
                 if number % _YIELD_EVERY == 0:
                     await asyncio.sleep(0)
+            await self._peers.tell(elsewhere)
 
-    async def _hand_out(self, record: Record, outcome: Stored | KamaError | None, message: Message | None) -> None:
-        """Deliver first, then tell the sender."""
+    async def _hand_out(
+        self, record: Record, outcome: Stored | KamaError | None, message: Message | None
+    ) -> list[tuple[Collection[str], Event]]:
+        """Deliver here first, then tell the sender. Gives what other nodes are to be told, and of which users."""
         if outcome is None:
             self.counters.ephemeral += 1
             self._delivery.deliver_ephemeral(record)
-            return
-        if message is not None:
-            await self._deliver(record.key, message)
+            record.settled(Stored(record.uuid, record.key, 0))
+            if not self._peers.are_there:
+                return []
+            receiver = record.request.receive_id
+            return [((receiver,), Signalled(receiver, Raw(signal_frame(record))))]
+        told: list[tuple[Collection[str], Event]] = []
+        if message is not None and isinstance(outcome, Stored):
+            users = await self._deliver(outcome.conversation, message)
+            if self._peers.are_there:
+                told.append((users, Delivered(outcome.conversation, message)))
         record.settled(outcome)
+        return told
 
     async def _store_all(self, records: Sequence[Record]) -> list[tuple[Stored | KamaError, Message | None]]:
         """Stored or refused for good, however long it takes; one bad record does not hold up the others."""
@@ -225,9 +252,9 @@ class ChatServer:
         for key, messages in by_conversation.items():
             self._cache.submit(key, batch.versions[key], messages=messages)
 
-    async def _deliver(self, conversation: str, message: Message) -> None:
+    async def _deliver(self, conversation: str, message: Message) -> Collection[str]:
         """Who is online gets it now. While the members of its group cannot be read, everything waits for that:
-        a later message must not overtake it."""
+        a later message must not overtake it. Gives whom it concerns."""
         delay = _RETRY_FIRST
         while True:
             try:
@@ -250,9 +277,7 @@ class ChatServer:
             if not future.done():
                 future.set_result(outcome)
 
-        record = await self.accept(request, sender, settle)
-        if record.ephemeral:
-            return Stored(record.uuid, record.key, 0)
+        await self.accept(request, sender, settle)
         try:
             async with asyncio.timeout(self._publish_timeout):
                 outcome = await future

@@ -25,6 +25,7 @@ from kama.protocol import (
 )
 from kama.server.auth import Identity
 from kama.server.guard import bearer_token, check_origin, error_response, read_body, read_bytes
+from kama.server.peers import Closed
 from kama.server.websocket import Socket, socket_of
 
 if TYPE_CHECKING:
@@ -140,8 +141,7 @@ async def ws_logout(node: Node, identity: Identity, request: Request) -> None:
     body: LogoutBody = await read_body(request, LogoutBody)
     if not identity.may_act_for(body.owner_id):
         raise Forbidden(f"expected owner_id {identity.user_id}, the token's user, got another")
-    for conn in node.registry.get(body.owner_id):
-        conn.close(CloseCode.NORMAL, "logout")
+    await node.peers.close_user(Closed(body.owner_id, CloseCode.NORMAL, "logout"))
 
 
 async def send_message(node: Node, identity: Identity, request: Request) -> dict[str, Any]:
@@ -152,7 +152,7 @@ async def send_message(node: Node, identity: Identity, request: Request) -> dict
     answer = {
         "uuid": str(stored.uuid),
         "conversation": stored.conversation,
-        "seq": stored.seq,
+        "seq": stored.seq or None,  # given by whichever node stores it, or none for a call signal that is not stored
         "status": "accepted",
     }
     if message.client_msg_id is not None:

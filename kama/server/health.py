@@ -28,6 +28,7 @@ async def ready(request: Request) -> Response:
     node: Node = request.app.state.node
     checks = {
         "store": await _store(node),
+        "broker": await _broker(node),
         "consumer": "ok" if node.chat.is_consuming else "ended",
         "draining": "yes" if node.draining else "ok",
     }
@@ -45,6 +46,14 @@ async def _store(node: Node) -> str:
             await node.database.ping()
     except TimeoutError:
         return f"no answer within {_STORE_TIMEOUT:g} s"
+    except Exception as error:
+        return f"failing: {type(error).__name__}"
+    return "ok"
+
+
+async def _broker(node: Node) -> str:
+    try:
+        await node.broker.check()
     except Exception as error:
         return f"failing: {type(error).__name__}"
     return "ok"

@@ -9,7 +9,7 @@ from typing import Literal
 import structlog
 
 LogFormat = Literal["auto", "text", "json"]
-_QUIET = ("uvicorn.error", "uvicorn.access", "aiosqlite", "sqlalchemy", "alembic", "asyncio", "websockets")
+_QUIET = ("aiokafka", "uvicorn.error", "uvicorn.access", "aiosqlite", "sqlalchemy", "alembic", "asyncio", "websockets")
 
 
 def configure_logs(level: str, style: LogFormat = "auto") -> None:

@@ -33,6 +33,11 @@ class Membership:
             self._known[group_id] = loaded
         return loaded
 
+    def forget(self, group_id: str) -> None:
+        """The group was changed elsewhere."""
+        self._known.pop(group_id, None)
+        self._changed += 1
+
     @asynccontextmanager
     async def change(self, group_id: str) -> AsyncIterator[None]:
         """Around the transaction that changes the group."""

@@ -52,6 +52,11 @@ class Pushed:
         self._last[conversation] = seq
         return True
 
+    def look_for(self, conversation: str, last_seq: int) -> None:
+        """The store has the conversation up to `last_seq`: what of it was passed by is behind."""
+        if last_seq > self._last.setdefault(conversation, 0 if not conversation.startswith("G") else last_seq):
+            self._behind[conversation] = max(last_seq, self._behind.get(conversation, 0))
+
     def take_stored(self, conversation: str, seq: int) -> bool:
         """Whether a message read from the store goes out now: those that were given already do not."""
         if seq <= self._last.get(conversation, 0):

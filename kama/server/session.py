@@ -31,9 +31,11 @@ from kama.protocol import (
 )
 from kama.server.auth import TokenKeeper
 from kama.server.chat_server import ChatServer
+from kama.server.directory import Directory
 from kama.server.limits import TokenBuckets
 from kama.server.membership import Membership
 from kama.server.message_back import message_back
+from kama.server.peers import Closed, Peers
 from kama.server.registry import ClientRegistry
 from kama.server.status import StatusWriter
 from kama.server.store.messages import MessageStore
@@ -52,6 +54,8 @@ class Sessions:
         self,
         chat: ChatServer,
         registry: ClientRegistry,
+        directory: Directory,
+        peers: Peers,
         membership: Membership,
         store: MessageStore,
         status: StatusWriter,
@@ -60,6 +64,8 @@ class Sessions:
     ) -> None:
         self._chat = chat
         self._registry = registry
+        self._directory = directory
+        self._peers = peers
         self._membership = membership
         self._store = store
         self._status = status
@@ -70,6 +76,11 @@ class Sessions:
     async def connect(self, conn: UserConn) -> None:
         """The run of one connection. Raises what the registry says when it may not come in."""
         self._registry.add(conn)
+        try:
+            await self._enter(conn)
+        except BaseException:
+            self._registry.discard(conn)
+            raise
         log.info("connected", conn=conn.id, user=conn.user_id, device=conn.device, address=conn.address)
         expiry = _Expiry(conn)
         try:
@@ -79,6 +90,13 @@ class Sessions:
             self._registry.discard(conn)
             code, reason = conn.closing or (CloseCode.NORMAL, "")
             log.info("disconnected", conn=conn.id, user=conn.user_id, code=int(code), reason=reason)
+
+    async def _enter(self, conn: UserConn) -> None:
+        """Known to all nodes before it is caught up: what is stored from now on finds its way here."""
+        replaced = await self._directory.enter(conn)
+        if replaced:
+            gone = Closed(conn.user_id, CloseCode.REPLACED, "replaced by another login", list(replaced))
+            self._peers.post((conn.user_id,), gone)
 
     async def _on_frame(self, conn: UserConn, data: bytes, expiry: _Expiry) -> None:
         client_msg_id: str | None = None

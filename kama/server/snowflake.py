@@ -27,12 +27,16 @@ class Snowflake:
     """Raises ValueError for a node outside 0 to 1023."""
 
     def __init__(self, node: int, *, clock: Callable[[], int] = _now_ms) -> None:
-        if not 0 <= node <= NODE_MAX:
-            raise ValueError(f"expected a node number from 0 to {NODE_MAX}, got {node}")
-        self._node = node << 12
+        self.number(node)
         self._clock = clock
         self._ms = 0
         self._step = 0
+
+    def number(self, node: int) -> None:
+        """Make ids of this node from now on. Raises ValueError."""
+        if not 0 <= node <= NODE_MAX:
+            raise ValueError(f"expected a node number from 0 to {NODE_MAX}, got {node}")
+        self._node = node << 12
 
     def resume_after(self, uuid: int) -> None:
         """Never give out this id or an earlier one: not after a restart with the clock set back either."""

@@ -304,6 +304,14 @@ class UserConn:
         )
         self.offer_control(encode(frame))
 
+    async def resync(self) -> None:
+        """Look for what was passed by, as when this node could not be told for a while."""
+        if self.post_only or self.closing is not None or not self.pushed.is_live:
+            return
+        for key, _, last_seq in await self.backlog.positions(self.user_id):
+            self.pushed.look_for(key, last_seq)
+        self._wake.set()
+
     async def _refill(self) -> bool:
         """Bring one conversation that is behind up to what was last offered of it. False when none is."""
         waiting = self.pushed.next_behind()

@@ -227,7 +227,6 @@ def test_a_database_server_that_is_away_is_told_without_its_password(tmp_path: P
         ({"KAMA_STORE__URL": "nonsense"}, "store.url (KAMA_STORE__URL): expected sqlite+aiosqlite:///FILE or "),
         ({"KAMA_STORE__URL": "sqlite+aiosqlite:///:memory:"}, "store.url (KAMA_STORE__URL): expected sqlite"),
         ({"KAMA_AUTH__SECRET": "short"}, "auth.secret (KAMA_AUTH__SECRET): expected a secret of at least 32 bytes"),
-        ({"KAMA_NODE__MODE": "kafka"}, "node.mode (KAMA_NODE__MODE): kafka mode is not built yet"),
         ({"KAMA_SEVER__PORT": "1"}, "there is no setting for the environment variable KAMA_SEVER__PORT"),
     ],
 )
@@ -236,10 +235,18 @@ def test_settings_that_cannot_work_are_told(tmp_path: Path, environment: dict[st
     assert code == 2 and error.startswith(told)
 
 
+def test_kafka_mode_without_a_kafka_is_told_with_the_setting_that_mends_it(tmp_path: Path) -> None:
+    nobody = {"KAMA_NODE__MODE": "kafka", "KAMA_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1"}
+    code, error, hint = refused(tmp_path, "--port", "0", **nobody)
+    assert code == 3
+    assert error.startswith("no Kafka broker answers at 127.0.0.1:1 (kafka.bootstrap_servers)")
+    assert "KAMA_KAFKA__BOOTSTRAP_SERVERS" in hint
+
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ("--mode kafka", "node.mode (--mode): kafka mode is not built yet"),
         ("--mode nonsense", "Invalid value for '--mode': "),
         ("--port 99999", "server.port (--port): expected less than or equal to 65535, got 99999"),
         ("--port x", "Invalid value for '--port': "),

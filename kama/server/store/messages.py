@@ -58,15 +58,14 @@ class MessageStore:
                 versions = await self._take_seqs(tx, [stored for _, stored in fresh])
                 built = {record.uuid: _message(record, stored) for record, stored in fresh}
                 await tx.execute(insert(messages), [_row(record, built[record.uuid]) for record, _ in fresh])
+            again = {record.uuid for record in records} & {stored.uuid for stored in outcomes} - built.keys()
+            if again:
+                # What is in the store counts, whatever the record says that came again.
+                rows = await tx.execute(select(messages).where(messages.c.uuid.in_(again)))
+                built |= {row.uuid: to_message(row) for row in rows}
         _number_repeats(outcomes, fresh)
-        return Batch(
-            outcomes,
-            [
-                None if stored.uuid != record.uuid else built.get(record.uuid) or _message(record, stored)
-                for record, stored in zip(records, outcomes, strict=True)
-            ],
-            versions,
-        )
+        found = zip(records, outcomes, strict=True)
+        return Batch(outcomes, [built[r.uuid] if stored.uuid == r.uuid else None for r, stored in found], versions)
 
     async def _take_seqs(self, tx: AsyncConnection, fresh: Sequence[Stored]) -> dict[str, int]:
         """Move each conversation's counter once, then number its messages in their order. Gives the versions."""
@@ -128,6 +127,18 @@ class MessageStore:
         async with self._database.read() as connection:
             row = (await connection.execute(select(messages).where(messages.c.uuid == uuid))).first()
         return to_message(row) if row else None
+
+    async def uuids(self, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
+        """The ids of the messages that are stored under these (sender, client_msg_id)."""
+        found: dict[tuple[str, str], int] = {}
+        async with self._database.read() as connection:
+            for start in range(0, len(keys), _CHUNK):
+                query = select(messages.c.send_id, messages.c.client_msg_id, messages.c.uuid).where(
+                    messages.c.client_msg_id.is_not(None),
+                    tuple_(messages.c.send_id, messages.c.client_msg_id).in_(keys[start : start + _CHUNK]),
+                )
+                found.update({(row.send_id, row.client_msg_id): row.uuid for row in await connection.execute(query)})
+        return found
 
     async def last_uuid(self) -> int:
         """The greatest id ever stored, 0 when there is none."""

@@ -1,0 +1,196 @@
+"""Peers: what nodes tell each other. Each node has an inbox; only who holds a user is told what concerns that user."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Sequence
+
+import msgspec
+import structlog
+from msgspec import Raw, Struct
+
+from kama.protocol import Message, encode
+from kama.server.broker import MessageBroker
+from kama.server.delivery import Delivery
+from kama.server.directory import Directory
+from kama.server.membership import Membership
+from kama.server.registry import ClientRegistry
+from kama.server.tasks import cancel, spawn
+
+log = structlog.get_logger("kama.peers")
+
+_RETRY = 0.2
+_RETRY_MAX = 2.0
+
+
+class Delivered(Struct, tag="message"):
+    """A stored message for the connections of its recipients."""
+
+    conversation: str
+    message: Message
+
+
+class Signalled(Struct, tag="signal"):
+    """A call signal that nobody stores."""
+
+    user_id: str
+    frame: Raw
+
+
+class Notified(Struct, tag="notify"):
+    """A frame for whatever connections the user has."""
+
+    user_id: str
+    frame: Raw
+
+
+class Closed(Struct, tag="close"):
+    """The user's connections, or those named, have to go."""
+
+    user_id: str
+    code: int
+    reason: str
+    connection_ids: list[str] | None = None
+
+
+class GroupChanged(Struct, tag="group"):
+    """Who is in the group is not what it was."""
+
+    group_id: str
+
+
+Event = Delivered | Signalled | Notified | Closed | GroupChanged
+_decode = msgspec.json.Decoder(list[Event]).decode
+
+
+class Peers:
+    def __init__(
+        self,
+        directory: Directory,
+        broker: MessageBroker,
+        registry: ClientRegistry,
+        delivery: Delivery,
+        membership: Membership,
+    ) -> None:
+        self._directory = directory
+        self._broker = broker
+        self._registry = registry
+        self._delivery = delivery
+        self._membership = membership
+        self._pending: list[tuple[Collection[str] | None, Event]] = []
+        self._wake = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.forwarded = 0
+        self.received = 0
+
+    async def start(self) -> None:
+        self._tasks = [spawn(self._send(), name="to peers"), spawn(self._receive(), name="inbox")]
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            await cancel(task)
+
+    @property
+    def are_there(self) -> bool:
+        return bool(self._directory.others)
+
+    # --- to others
+
+    async def tell(self, events: Sequence[tuple[Collection[str], Event]]) -> None:
+        """Each event to the other nodes that hold one of its users. Returns once they have it in their inbox."""
+        if not events or not self._directory.others:
+            return
+        users = {user for concerned, _ in events for user in concerned}
+        where = await self._directory.nodes_of(users)
+        boxes: dict[str, list[Event]] = {}
+        for concerned, event in events:
+            for node in {node for user in concerned for node in where.get(user, ())}:
+                boxes.setdefault(node, []).append(event)
+        for node, box in boxes.items():
+            await self._forward(node, box)
+
+    def post(self, users: Collection[str] | None, event: Event) -> None:
+        """The same without waiting; None: to all other nodes."""
+        if self._directory.others:
+            self._pending.append((users, event))
+            self._wake.set()
+
+    async def _send(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            pending, self._pending = self._pending, []
+            for node in self._directory.others:
+                if to_all := [event for users, event in pending if users is None]:
+                    await self._forward(node, to_all)
+            await self.tell([(users, event) for users, event in pending if users is not None])
+
+    async def _forward(self, node: str, events: Sequence[Event]) -> None:
+        """Until the node has it, or is no more: who left it meanwhile is caught up where it comes back."""
+        payload, delay = encode(events), _RETRY
+        while node in self._directory.others:
+            try:
+                await self._broker.forward(node, payload)
+                self.forwarded += len(events)
+                return
+            except Exception as error:
+                log.warning("another node's inbox cannot be reached: trying again", node=node, error=repr(error))
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, _RETRY_MAX)
+
+    # --- from others
+
+    async def _receive(self) -> None:
+        async for payload in self._broker.inbox():
+            try:
+                events = _decode(payload)
+            except msgspec.MsgspecError as error:
+                log.error("another node said what cannot be read: are the versions the same?", error=str(error))
+                continue
+            for event in events:
+                try:
+                    await self._take(event)
+                    self.received += 1
+                except Exception as error:
+                    log.error("another node's word was not acted upon", kind=type(event).__name__, exc_info=error)
+
+    async def _take(self, event: Event) -> None:
+        match event:
+            case Delivered():
+                await self._delivery.deliver(event.conversation, event.message)
+            case Signalled():
+                self._delivery.signal(event.user_id, bytes(event.frame))
+            case Notified():
+                self.notify_here(event.user_id, bytes(event.frame))
+            case Closed():
+                self.close_here(event)
+            case GroupChanged():
+                self._membership.forget(event.group_id)
+
+    def notify_here(self, user_id: str, frame: bytes) -> None:
+        for conn in self._registry.get(user_id):
+            conn.offer_control(frame)
+
+    def close_here(self, event: Closed) -> int:
+        """How many connections it closed."""
+        chosen = [
+            conn
+            for conn in self._registry.get(event.user_id)
+            if event.connection_ids is None or conn.id in event.connection_ids
+        ]
+        for conn in chosen:
+            conn.close(event.code, event.reason)
+        return len(chosen)
+
+    # --- to everybody
+
+    def notify(self, user_id: str, frame: bytes) -> None:
+        self.notify_here(user_id, frame)
+        self.post((user_id,), Notified(user_id, Raw(frame)))
+
+    async def close_user(self, event: Closed) -> int:
+        """On all nodes; how many connections there were to close."""
+        here = self.close_here(event)
+        elsewhere = await self._directory.count(event.user_id, event.connection_ids)
+        self.post((event.user_id,), event)
+        return here + elsewhere
