@@ -328,7 +328,9 @@ async def run(settings: Settings, tokens: TokenKeeper, on_started: Callable[[str
     with _listen(settings.server.host, settings.server.port) as listener:
         host, port = settings.server.host, listener.getsockname()[1]
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        node = Node(settings, tokens, name=address)
+        # Several nodes may listen on all of their addresses, each on a machine of its own: then the machine names it.
+        name = f"{socket.gethostname()}:{port}" if host in ("0.0.0.0", "::") else address
+        node = Node(settings, tokens, name=name)
         try:
             await node.start()
             config = server_config(build_app(node), settings)
