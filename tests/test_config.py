@@ -76,7 +76,9 @@ def test_every_setting_can_be_set_by_its_variable(setting: str) -> None:
     values = {"auth.secret": "s" * 40, "auth.algorithm": "HS512", "limits.multi_login": "reject", "node.id": "7"}
     values |= {"node.mode": "kafka", "store.synchronous": "full", "log.level": "error", "log.format": "json"}
     values |= {"store.url": "postgresql+asyncpg://h/d", "redis.url": "redis://h", "server.host": "::1"}
-    values |= {"server.allowed_origins": "https://a.example"}
+    values |= {"server.allowed_origins": "https://a.example", "kafka.bootstrap_servers": "a:1,b:2"}
+    values |= {"kafka.partitions": "3", "kafka.compression": "gzip", "kafka.security_protocol": "SSL"}
+    values |= {"kafka.sasl_mechanism": "SCRAM-SHA-512"}
     config = load_config(environ={environment_name(setting): values.get(setting, "12")})
     assert config.source(setting) == environment_name(setting)
     assert config.value(setting) != load_config(environ={}).value(setting)
