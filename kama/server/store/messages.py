@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from msgspec import UNSET
-from sqlalchemy import ColumnElement, Row, Select, and_, func, insert, or_, select, tuple_
+from sqlalchemy import Row, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kama.protocol import SEQ_MAX, Message, MessageStatus, build_message, local_time, participants
 from kama.server.broker import Record, Stored
 from kama.server.store.database import Database
+from kama.server.store.pairs import select_by_pairs
 from kama.server.store.schema import conversations, cursors, messages
 from kama.server.store.upsert import upsert
 
@@ -51,7 +52,7 @@ class MessageStore:
         been cut short; a retry under another uuid has not.
         """
         async with self._database.write() as tx:
-            outcomes, fresh = _sort_out(records, await _known(tx, records))
+            outcomes, fresh = _sort_out(records, await _known(self._database, tx, records))
             versions: dict[str, int] = {}
             built: dict[int, Message] = {}
             if fresh:
@@ -130,15 +131,12 @@ class MessageStore:
 
     async def uuids(self, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
         """The ids of the messages that are stored under these (sender, client_msg_id)."""
-        found: dict[tuple[str, str], int] = {}
+        if not keys:
+            return {}
+        wanted = (messages.c.send_id, messages.c.client_msg_id, messages.c.uuid)
         async with self._database.read() as connection:
-            for start in range(0, len(keys), _CHUNK):
-                query = select(messages.c.send_id, messages.c.client_msg_id, messages.c.uuid).where(
-                    messages.c.client_msg_id.is_not(None),
-                    tuple_(messages.c.send_id, messages.c.client_msg_id).in_(keys[start : start + _CHUNK]),
-                )
-                found.update({(row.send_id, row.client_msg_id): row.uuid for row in await connection.execute(query)})
-        return found
+            rows = await connection.execute(select_by_pairs(self._database, keys, *wanted))
+        return {(row.send_id, row.client_msg_id): row.uuid for row in rows}
 
     async def last_uuid(self) -> int:
         """The greatest id ever stored, 0 when there is none."""
@@ -165,12 +163,20 @@ def _keys(record: Record) -> list[_Key]:
     return [record.uuid, (record.request.send_id, record.request.client_msg_id)]
 
 
-async def _known(tx: AsyncConnection, records: Sequence[Record]) -> dict[_Key, Stored]:
+async def _known(database: Database, tx: AsyncConnection, records: Sequence[Record]) -> dict[_Key, Stored]:
     """What the store holds already of these records, by id and by (sender, client_msg_id)."""
     known: dict[_Key, Stored] = {}
     for start in range(0, len(records), _CHUNK):
         chunk = records[start : start + _CHUNK]
-        for row in (await tx.execute(_stored_query(chunk))).all():
+        rows = list(await tx.execute(select(*_PLACE).where(messages.c.uuid.in_([record.uuid for record in chunk]))))
+        pairs = [
+            (record.request.send_id, record.request.client_msg_id)
+            for record in chunk
+            if record.request.client_msg_id is not None
+        ]
+        if pairs:
+            rows += await tx.execute(select_by_pairs(database, pairs, *_PLACE))
+        for row in rows:
             stored = Stored(row.uuid, row.conversation, row.seq, duplicate=True)
             known[row.uuid] = stored
             if row.client_msg_id is not None:
@@ -178,19 +184,13 @@ async def _known(tx: AsyncConnection, records: Sequence[Record]) -> dict[_Key, S
     return known
 
 
-def _stored_query(records: Sequence[Record]) -> Select[Any]:
-    same: ColumnElement[bool] = messages.c.uuid.in_([record.uuid for record in records])
-    client_ids = [
-        (record.request.send_id, record.request.client_msg_id)
-        for record in records
-        if record.request.client_msg_id is not None
-    ]
-    if client_ids:
-        pair = tuple_(messages.c.send_id, messages.c.client_msg_id)
-        same = or_(same, and_(messages.c.client_msg_id.is_not(None), pair.in_(client_ids)))
-    return select(
-        messages.c.uuid, messages.c.conversation, messages.c.seq, messages.c.send_id, messages.c.client_msg_id
-    ).where(same)
+_PLACE = (
+    messages.c.uuid,
+    messages.c.conversation,
+    messages.c.seq,
+    messages.c.send_id,
+    messages.c.client_msg_id,
+)
 
 
 def _sort_out(records: Sequence[Record], known: dict[_Key, Stored]) -> tuple[list[Stored], list[tuple[Record, Stored]]]:

@@ -14,6 +14,7 @@ from kama.protocol import MessageStatus, MessageType, conversation_id, local_tim
 from kama.server.broker import Record
 from kama.server.store.database import Database
 from kama.server.store.messages import MessageStore
+from kama.server.store.pairs import select_by_pairs
 from kama.server.store.progress import Progress, ProgressStore
 from kama.server.store.schema import conversations, cursors
 from kama.server.store.schema import messages as table
@@ -295,3 +296,17 @@ async def test_history_shows_the_status(messages: MessageStore, progress: Progre
     await messages.insert_batch([record])
     await progress.apply(Progress(sent={record.uuid: "U2"}))
     assert (await messages.history("U1_U2", 1)).messages[0].status == MessageStatus.SENT
+
+
+async def test_what_is_stored_is_looked_up_in_the_index_however_long_the_table(messages: MessageStore) -> None:
+    """SQLite would rather read the whole table, 20 times a second."""
+    await messages.insert_batch([build_record("U1", "U2", client_msg_id=str(number)) for number in range(50)])
+    database = messages._database
+    query = select_by_pairs(database, [("U1", "7"), ("U1", "8"), ("U2", "7")], table.c.client_msg_id)
+    async with database.read() as connection:
+        assert sorted((await connection.execute(query)).scalars()) == ["7", "8"]
+        if database.is_sqlite:
+            statement = query.compile(connection.sync_engine, compile_kwargs={"literal_binds": True})
+            plan = str((await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}")).all())
+            assert "uq_message_send_id_client_msg_id" in plan
+            assert "SCAN message" not in plan
