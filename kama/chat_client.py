@@ -30,6 +30,22 @@ class Dismissed(CannotConnect):
     """The node ended the connection with a code after which a client must not come back by itself."""
 
 
+class Tap:
+    """Sees a client's connections as they are, below all that the client does. Override what you want to see."""
+
+    def opened(self) -> None:
+        """A login succeeded."""
+
+    def sent(self, frame: Frame) -> None:
+        """A frame is about to be sent."""
+
+    def received(self, frame: Frame) -> None:
+        """A frame came. A pulled message looks like a pushed one: the pull was `sent` before, `pulled` ends it."""
+
+    def closed(self, code: int, reason: str) -> None:
+        """The connection ended, and not because this client was cancelled."""
+
+
 @dataclass(slots=True)
 class _Outgoing:
     """A message on its way to being accepted."""
@@ -53,6 +69,8 @@ class ChatClient:
     `last_seen` maps conversations to the last seq that this client has from an earlier life. Of a conversation
     that it does not know, it wants everything (`unknown="all"`) or what comes from now on (`"new"`).
 
+    `tap` sees every frame of every connection, as it is.
+
     Raises (from `run`) Dismissed, and what the node answers to a login that waiting does not mend: Unauthorised,
     Forbidden. A node that is away is waited for, for ever.
     """
@@ -68,6 +86,7 @@ class ChatClient:
         device: str = "",
         last_seen: Mapping[str, int] | None = None,
         unknown: Literal["all", "new"] = "all",
+        tap: Tap | None = None,
     ) -> None:
         self.user_id = user_id
         self._node = NodeClient(server, token)
@@ -75,11 +94,13 @@ class ChatClient:
         self._on_frame = on_frame
         self._device = device
         self._unknown = unknown
+        self._tap = tap or Tap()
         self._incoming = {key: _Incoming(last) for key, last in (last_seen or {}).items()}
         self._outbox: dict[str, _Outgoing] = {}
         self._connection: Connection | None = None
         self._caught_up = asyncio.Event()
         self._was_caught_up = False
+        self._turn = asyncio.Lock()
         self.connects = 0
 
     # --- the run
@@ -108,13 +129,17 @@ class ChatClient:
         async with self._node.login(self.user_id, device=self._device) as connection:
             self.connects += 1
             self._connection = connection
+            self._tap.opened()
             try:
                 for outgoing in list(self._outbox.values()):
-                    await connection.send(outgoing.frame)
+                    await self._send(connection, outgoing.frame)
                 while True:
-                    await self._take(connection, await connection.receive())
+                    frame = await connection.receive()
+                    self._tap.received(frame)
+                    await self._take(connection, frame)
             except CannotConnect:
                 code, reason = connection.closed_with or (CloseCode.GOING_AWAY, "")
+                self._tap.closed(code, reason)
                 if code in _FINAL:
                     raise Dismissed(f"the node closed the connection with {code} ({reason})") from None
                 return _retry_after(reason)
@@ -139,22 +164,38 @@ class ChatClient:
         client_msg_id = uuid.uuid4().hex
         frame = {"type": 0, "content": content, **fields}
         frame |= {"send_id": self.user_id, "receive_id": receive_id, "client_msg_id": client_msg_id}
-        loop = asyncio.get_running_loop()
-        outgoing = self._outbox[client_msg_id] = _Outgoing(frame, loop.create_future())
+        outgoing = self._outbox[client_msg_id] = _Outgoing(frame, asyncio.get_running_loop().create_future())
         try:
-            while True:
-                if self._connection is not None:
-                    with contextlib.suppress(CannotConnect):  # the next connection sends what is in the outbox
-                        await self._connection.send(frame)
-                try:
-                    return await outgoing.accepted
-                except KamaError as error:
-                    if not error.retriable:
-                        raise
-                    outgoing.accepted = loop.create_future()
-                    await asyncio.sleep(error.retry_after if isinstance(error, RateLimited) else _BACKOFF_FIRST)
+            wait = await self._attempt(outgoing)
+            if wait is None:
+                return outgoing.accepted.result()
+            # Refused for now. Who was goes on one at a time: all at once would be refused once more, and again.
+            async with self._turn:
+                while wait is not None:
+                    await asyncio.sleep(wait)
+                    wait = await self._attempt(outgoing)
+            return outgoing.accepted.result()
         finally:
             self._outbox.pop(client_msg_id, None)
+
+    async def _attempt(self, outgoing: _Outgoing) -> float | None:
+        """Send it and wait for the answer: None once it is accepted, else the seconds until it may be tried again."""
+        if outgoing.accepted.done():
+            outgoing.accepted = asyncio.get_running_loop().create_future()
+        if self._connection is not None:
+            with contextlib.suppress(CannotConnect):  # the next connection sends what is in the outbox
+                await self._send(self._connection, outgoing.frame)
+        try:
+            await outgoing.accepted
+        except KamaError as error:
+            if not error.retriable:
+                raise
+            return error.retry_after if isinstance(error, RateLimited) else _BACKOFF_FIRST
+        return None
+
+    async def _send(self, connection: Connection, frame: Frame) -> None:
+        self._tap.sent(frame)
+        await connection.send(frame)
 
     # --- receiving
 
@@ -221,7 +262,7 @@ class ChatClient:
         if conversation.last < seq and not conversation.pulling:
             conversation.pulling = True
             page = {"conversation": key, "after_seq": conversation.last, "limit": HISTORY_LIMIT_MAX}
-            await connection.send({"type": "pull", **page})
+            await self._send(connection, {"type": "pull", **page})
 
     def _known(self, key: str) -> _Incoming:
         return self._incoming.setdefault(key, _Incoming(0))

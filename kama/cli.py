@@ -16,7 +16,7 @@ import typer
 from typer.main import get_command
 
 from kama import __version__
-from kama.commands import check, groups, messages, send, serve, settings, token
+from kama.commands import bench, check, groups, messages, send, serve, settings, token
 from kama.commands.common import AsJson, print_json, report
 from kama.errors import ExitCode, KamaError
 
@@ -71,6 +71,7 @@ app.add_typer(groups.app, name="group")
 app.command()(messages.kick)
 app.add_typer(settings.app, name="config")
 app.command()(check.check)
+app.command()(bench.bench)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -35,7 +35,7 @@ class NodeClient:
         self._server = check_server(server, "NodeClient")
         self._token = token
         self._timeout = timeout
-        self._http = httpx2.AsyncClient(base_url=self._server, timeout=timeout, trust_env=False)
+        self._http: httpx2.AsyncClient | None = None
 
     async def __aenter__(self) -> NodeClient:
         return self
@@ -46,7 +46,9 @@ class NodeClient:
         await self.close()
 
     async def close(self) -> None:
-        await self._http.aclose()
+        if self._http is not None:
+            await self._http.aclose()
+            self._http = None
 
     async def probe(self) -> None:
         """Raises CannotConnect or TimedOut unless something answers at the address. Needs no token."""
@@ -73,9 +75,18 @@ class NodeClient:
         response = await self._request(method, path, params=query or None, content=content, headers=headers)
         return self._data(response.content, response.status_code, response.headers.get("retry-after"))
 
+    def _http_client(self) -> httpx2.AsyncClient:
+        """Made when it is needed: many clients only ever open a socket, and a TLS context takes its time."""
+        if self._http is None:
+            is_tls = self._server.startswith("https:")
+            self._http = httpx2.AsyncClient(
+                base_url=self._server, timeout=self._timeout, trust_env=False, verify=is_tls
+            )
+        return self._http
+
     async def _request(self, method: str, path: str, **details: Any) -> httpx2.Response:
         try:
-            return await self._http.request(method, path, **details)
+            return await self._http_client().request(method, path, **details)
         except httpx2.ConnectError as error:
             raise self._cannot_connect(error) from None
         except httpx2.TimeoutException:
