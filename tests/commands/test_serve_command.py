@@ -243,7 +243,6 @@ def test_kafka_mode_without_a_kafka_is_told_with_the_setting_that_mends_it(tmp_p
     assert "KAMA_KAFKA__BOOTSTRAP_SERVERS" in hint
 
 
-
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
