@@ -138,8 +138,8 @@ class KafkaSettings(_Section):
         "chat_message", description="Topic of accepted messages; <topic>.dlq gets those that cannot be read"
     )
     group: str = Field("chat", min_length=1, max_length=100, description="Consumer group of the nodes that store")
-    partitions: Count = Field(12, le=10_000, description="Partitions of the topic, if a node has to create it")
-    replication_factor: Count = Field(1, le=100, description="Copies of each partition, if a node has to create it")
+    partitions: int = Field(12, ge=1, le=10_000, description="Partitions of the topic, if a node has to create it")
+    replication_factor: int = Field(1, ge=1, le=100, description="Copies of each partition, if a node has to create it")
     compression: Literal["none", "gzip"] = Field("none", description="How batches are compressed")
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="How to talk to the brokers"

@@ -313,3 +313,11 @@ def test_a_wrong_secret_is_not_repeated(write: Write) -> None:
 def test_a_wrong_url_is_told_without_its_password() -> None:
     error = refused(environ={"KAMA_STORE__URL": "mysql://u:hunter2@h/d"})
     assert "hunter2" not in error.message and "got 'mysql://u:***@h/d'" in error.message
+
+
+def test_the_password_for_kafka_is_never_shown(write: Write) -> None:
+    config = load_config(file=write('[kafka]\nsasl_password = "hunter2"'), environ={})
+    assert config.settings.kafka.sasl_password is not None
+    assert config.settings.kafka.sasl_password.get_secret_value() == "hunter2"
+    assert show_value("kafka.sasl_password", config.value("kafka.sasl_password")) == "********"
+    assert "hunter2" not in repr(config.settings)

@@ -46,6 +46,9 @@ def test_the_defaults_are_those_that_are_promised() -> None:
     assert (limits.messages_per_second, limits.burst, limits.resume_max) == (20, 60, 300)
     assert (settings.node.id, settings.node.mode) == (None, "channel")
     assert (settings.cache.ttl, settings.cache.max_messages) == (60, 200)
+    kafka = settings.kafka
+    assert (kafka.bootstrap_servers, kafka.topic, kafka.group) == ("127.0.0.1:9092", "chat_message", "chat")
+    assert (kafka.partitions, kafka.replication_factor, kafka.security_protocol) == (12, 1, "PLAINTEXT")
 
 
 def refused(setting: str, value: object) -> str:
@@ -90,6 +93,23 @@ def refused(setting: str, value: object) -> str:
         ("store.url", "sqlite+aiosqlite:///:memory:"),
         ("store.url", "mysql://h/d"),
         ("redis.url", "127.0.0.1:6379"),
+        ("kafka.bootstrap_servers", ""),
+        ("kafka.bootstrap_servers", "kafka"),
+        ("kafka.bootstrap_servers", "kafka:9092,"),
+        ("kafka.bootstrap_servers", "kafka:9092 other:9092"),
+        ("kafka.bootstrap_servers", "kafka://kafka:9092"),
+        ("kafka.topic", ""),
+        ("kafka.topic", "chat message"),
+        ("kafka.topic", "chat/message"),
+        ("kafka.topic", "x" * 101),
+        ("kafka.group", ""),
+        ("kafka.partitions", 0),
+        ("kafka.partitions", 10_001),
+        ("kafka.replication_factor", 0),
+        ("kafka.replication_factor", 101),
+        ("kafka.compression", "zip"),
+        ("kafka.security_protocol", "TLS"),
+        ("kafka.sasl_mechanism", "GSSAPI"),
         ("server.allowed_origins", ["https://chat.example.org/"]),
         ("server.allowed_origins", ["chat.example.org"]),
         ("server.allowed_origins", 5),
@@ -107,6 +127,9 @@ def test_a_value_that_cannot_work_is_refused(setting: str, value: object) -> Non
         ("redis.url", "rediss://:pw@cache:6379/1"),
         ("redis.url", "unix:///run/redis.sock"),
         ("server.allowed_origins", ("https://chat.example.org", "http://localhost:3000", "null", "*")),
+        ("kafka.bootstrap_servers", "kafka-1.example.org:9092, 10.0.0.2:9093,[::1]:9094"),
+        ("kafka.topic", "team.chat_message-2"),
+        ("kafka.security_protocol", "SASL_SSL"),
         ("server.host", "::1"),
         ("server.port", 0),
         ("server.drain_timeout", 0),
@@ -130,4 +153,5 @@ def test_settings_do_not_change_after_they_were_read() -> None:
 
 
 def test_a_secret_does_not_show_in_a_printed_settings_object() -> None:
-    assert "hunter2" not in repr(Settings.model_validate({"auth": {"secret": "hunter2"}}))
+    secrets = {"auth": {"secret": "hunter2"}, "kafka": {"sasl_password": "hunter2"}}
+    assert "hunter2" not in repr(Settings.model_validate(secrets))

@@ -35,8 +35,9 @@ class Record:
     settle: Settle | None = None
 
     def settled(self, outcome: Stored | KamaError) -> None:
-        if self.settle is not None:
-            self.settle(self, outcome)
+        settle, self.settle = self.settle, None
+        if settle is not None:
+            settle(self, outcome)
 
 
 Settle = Callable[[Record, Stored | KamaError], None]

@@ -14,13 +14,13 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import structlog
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
@@ -37,12 +37,16 @@ from kama.server.ws_gateway import UserConn
 log = structlog.get_logger("kama.directory")
 
 _TIMEOUT = 1.0
+_PATIENCE = 5.0
+_CONNECTIONS = 16
 _BEAT = 3.0
 _NODE_TTL = 12.0
 _LEASE_TTL = 60.0
 _RENEW = 20.0
 _ID_TTL = 60.0
 _SWEEP = 60.0
+# By then each of the others has heard of a new node.
+_NEW = 2 * _BEAT
 _CHUNK = 500
 _decode_info = msgspec.json.Decoder(NodeInfo).decode
 
@@ -56,9 +60,13 @@ class _Lease:
     post_only: bool
 
     @classmethod
-    def read(cls, member: bytes) -> _Lease:
-        node, epoch, conn_id, since, post_only = member.decode().split("|")
-        return cls(node, epoch, conn_id, int(since), post_only == "1")
+    def read(cls, member: bytes) -> _Lease | None:
+        """None when it is none of ours."""
+        try:
+            node, epoch, conn_id, since, post_only = member.decode().rsplit("|", 4)
+            return cls(node, epoch, conn_id, int(since), post_only == "1")
+        except ValueError:
+            return None
 
     def write(self) -> str:
         return f"{self.node}|{self.epoch}|{self.conn_id}|{self.since_ms}|{int(self.post_only)}"
@@ -77,11 +85,18 @@ class RedisDirectory:
         per_user: int,
         multi_login: MultiLogin,
         resync: Callable[[], Awaitable[None]],
-        sweep: Callable[[Collection[str]], Awaitable[None]],
+        sweep: Callable[[Collection[str]], Coroutine[Any, Any, None]],
     ) -> None:
-        self._redis: Redis = Redis.from_url(
-            url, retry=Retry(NoBackoff(), 0), socket_connect_timeout=_TIMEOUT, socket_timeout=_TIMEOUT
+        # Everybody who logs in at once asks at once: they share a few connections, and wait for their turn.
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=_CONNECTIONS,
+            timeout=_PATIENCE,
+            retry=Retry(NoBackoff(), 0),
+            socket_connect_timeout=_TIMEOUT,
+            socket_timeout=_TIMEOUT,
         )
+        self._redis: Redis = Redis.from_pool(pool)
         self._name = name
         self._epoch = secrets.token_hex(4)
         self._registry = registry
@@ -96,6 +111,14 @@ class RedisDirectory:
         self._away = False
         self._renewed = 0.0
         self._beating: asyncio.Task[None] | None = None
+        self._is_new = True
+        self._announced = 0.0
+        self._passed_over = asyncio.Event()
+        self._looking: asyncio.Task[None] | None = None
+        self._sweeping: asyncio.Task[None] | None = None
+        self._leaving: list[tuple[str, str]] = []
+        self._left = asyncio.Event()
+        self._removing: asyncio.Task[None] | None = None
 
     # --- start and end
 
@@ -104,16 +127,23 @@ class RedisDirectory:
         try:
             self._id = await self._take_id() if wanted_id is None else wanted_id
             await self._beat()
+            self._announced = time.monotonic()
         except (RedisError, OSError) as error:
             raise CannotConnect(f"no Redis answers at redis.url: {error}", hint="start it, or set redis.url") from None
         self._beating = spawn(self._beat_for_ever(), name="heartbeat")
+        self._looking = spawn(self._look_for_ever(), name="resync")
+        self._removing = spawn(self._remove_for_ever(), name="leases that end")
         return self._id
 
     async def close(self) -> None:
         if self._beating is None:
+            await self._redis.aclose()
             return
-        await cancel(self._beating)
+        for task in (self._beating, self._looking, self._sweeping):
+            await cancel(task)
+        await cancel(self._removing)
         self._beating = None
+        await self._remove()
         try:
             async with asyncio.timeout(_TIMEOUT), self._redis.pipeline(transaction=False) as pipe:
                 pipe.delete(f"kama:node:{self._name}", f"kama:node_id:{self._id}")
@@ -128,8 +158,9 @@ class RedisDirectory:
         for step in range(NODES):
             number = (first + step) % NODES
             key = f"kama:node_id:{number}"
-            holder = await self._redis.set(key, self._name, nx=True, px=int(_ID_TTL * 1000), get=True)
-            if holder is None or holder == self._name.encode():
+            if await self._redis.set(key, self._name, nx=True, px=int(_ID_TTL * 1000)):
+                return number
+            if await self._redis.get(key) == self._name.encode():
                 return number
         raise CannotConnect(f"all {NODES} node numbers are taken", hint="set node.id for each node")
 
@@ -145,14 +176,29 @@ class RedisDirectory:
                 if self._away or was_forgotten:
                     log.info("Redis knows this node again: its connections look for what they missed")
                     self._away = False
-                    await self._resync()
-                if time.monotonic() - self._swept > _SWEEP:
+                    self._passed_over.set()
+                if self._is_new and time.monotonic() - self._announced > _NEW:
+                    self._is_new = False
+                    self._passed_over.set()
+                if time.monotonic() - self._swept > _SWEEP and (self._sweeping is None or self._sweeping.done()):
                     self._swept = time.monotonic()
-                    await self._sweep(list(self._known))
+                    self._sweeping = spawn(self._sweep(list(self._known)), name="sweep")
             except (RedisError, OSError) as error:
                 self._went_away(error)
             except Exception as error:
                 log.error("heartbeat failed", exc_info=error)
+
+    async def _look_for_ever(self) -> None:
+        """Beside the heartbeat: a store or a Kafka that takes long must not make this node look dead."""
+        while True:
+            await self._passed_over.wait()
+            self._passed_over.clear()
+            try:
+                await self._resync()
+            except Exception as error:
+                log.warning("connections cannot look for what they missed: trying again", error=repr(error))
+                self._passed_over.set()
+                await asyncio.sleep(_BEAT)
 
     async def _beat(self) -> bool:
         """Announce this node, and hear of the others. True when Redis had forgotten it."""
@@ -171,9 +217,20 @@ class RedisDirectory:
             pipe.set(f"kama:node_id:{self._id}", self._name, px=int(_ID_TTL * 1000))
             pipe.smembers("kama:nodes")
             before, _, _, names = await pipe.execute()
-        raw = await self._redis.mget([f"kama:node:{name.decode()}" for name in sorted(names)])
-        self._known = {info.name: info for info in (_decode_info(kept) for kept in raw if kept)}
+        self._known = await self._read_infos(name.decode() for name in names)
         return before is None and self._beating is not None
+
+    async def _read_infos(self, names: Iterable[str]) -> dict[str, NodeInfo]:
+        raw: Any = await self._redis.mget([f"kama:node:{name}" for name in sorted(names)])
+        infos: dict[str, NodeInfo] = {}
+        for kept in filter(None, raw):
+            try:
+                info = _decode_info(kept)
+            except msgspec.MsgspecError as error:
+                log.error("another node's announcement cannot be read: are the versions the same?", error=str(error))
+            else:
+                infos[info.name] = info
+        return infos
 
     async def _renew(self) -> None:
         conns = list(self._registry)
@@ -182,6 +239,9 @@ class RedisDirectory:
                 for conn in conns[start : start + _CHUNK]:
                     self._write(pipe, conn)
                 await pipe.execute()
+            for conn in conns[start : start + _CHUNK]:
+                if conn.closing is not None:  # it left while its lease was on the way
+                    self.leave(conn)
         self._renewed = time.monotonic()
 
     def _went_away(self, error: Exception) -> None:
@@ -206,6 +266,7 @@ class RedisDirectory:
                 self._write(pipe, conn)
                 pipe.zrange(_key(conn.user_id), 0, -1)
                 members = (await pipe.execute())[-1]
+            await self._meet([members])
         except (RedisError, OSError) as error:
             self._went_away(error)
             return ()
@@ -240,16 +301,29 @@ class RedisDirectory:
         return [lease.conn_id for lease in replaced if lease.node != self._name]
 
     def leave(self, conn: UserConn) -> None:
-        spawn(self._remove(conn), name="leave")
+        self._leaving.append((_key(conn.user_id), self._lease(conn).write()))
+        self._left.set()
 
-    async def _remove(self, conn: UserConn) -> None:
+    async def _remove_for_ever(self) -> None:
+        while True:
+            await self._left.wait()
+            self._left.clear()
+            await self._remove()
+
+    async def _remove(self) -> None:
+        """What cannot be removed runs out."""
+        leaving, self._leaving = self._leaving, []
         try:
-            await self._redis.zrem(_key(conn.user_id), self._lease(conn).write())
+            for start in range(0, len(leaving), _CHUNK):
+                async with self._redis.pipeline(transaction=False) as pipe:
+                    for key, lease in leaving[start : start + _CHUNK]:
+                        pipe.zrem(key, lease)
+                    await pipe.execute()
         except (RedisError, OSError) as error:
             self._went_away(error)
 
     def _alive(self, members: Iterable[bytes]) -> list[_Lease]:
-        leases = map(_Lease.read, members)
+        leases = filter(None, map(_Lease.read, members))
         return [lease for lease in leases if self._is_alive(lease)]
 
     def _is_alive(self, lease: _Lease) -> bool:
@@ -288,15 +362,26 @@ class RedisDirectory:
             async with self._redis.pipeline(transaction=False) as pipe:
                 for user in chunk:
                     pipe.zrangebyscore(_key(user), now, "+inf")
-                for user, members in zip(chunk, await pipe.execute(), strict=True):
-                    nodes = {lease.node for lease in self._alive(members)} - {self._name}
-                    if nodes:
-                        found[user] = nodes
+                held = await pipe.execute()
+            await self._meet(held)
+            for user, members in zip(chunk, held, strict=True):
+                nodes = {lease.node for lease in self._alive(members)} - {self._name}
+                if nodes:
+                    found[user] = nodes
         return found
+
+    async def _meet(self, held: Iterable[Sequence[bytes]]) -> None:
+        """A lease of a node that we do not know, or knew in an earlier life, is either a ghost's or of one that has
+        just started: Redis knows."""
+        leases = filter(None, (_Lease.read(member) for members in held for member in members))
+        if strangers := {lease.node for lease in leases if not self._is_alive(lease)} - {self._name}:
+            met = await self._read_infos(strangers)  # a heartbeat may put a new dict in place meanwhile
+            self._known |= met
 
     async def count(self, user_id: str, connection_ids: Collection[str] | None = None) -> int:
         try:
             members: Any = await self._redis.zrangebyscore(_key(user_id), _now_ms(), "+inf")
+            await self._meet([members])
         except (RedisError, OSError) as error:
             self._went_away(error)
             return 0

@@ -19,6 +19,7 @@ from aiokafka.errors import (
     IllegalStateError,
     InvalidProducerEpoch,
     KafkaError,
+    MessageSizeTooLargeError,
     OutOfOrderSequenceNumber,
     ProducerFenced,
     TopicAlreadyExistsError,
@@ -26,7 +27,7 @@ from aiokafka.errors import (
 )
 from aiokafka.structs import ConsumerRecord
 
-from kama.errors import Busy, CannotConnect, SettingsError
+from kama.errors import Busy, CannotConnect, SettingsError, TooLarge
 from kama.server.broker import Record, Stored
 from kama.server.kafka_records import REASON, SOURCE, Place, Poison, decode_record, encode_record
 from kama.server.tasks import cancel, spawn
@@ -90,6 +91,8 @@ class KafkaBroker:
         if self._alone:
             await self._refuse_company()
         self._producer = await self._started(self._new_producer())
+        if not self._alone:
+            await self._open_inbox()
         consumer = self.new_consumer(
             group_id=self._settings.group,
             auto_offset_reset="earliest",
@@ -97,8 +100,6 @@ class KafkaBroker:
             heartbeat_interval_ms=3_000,
             max_poll_interval_ms=600_000,
         )
-        if not self._alone:
-            await self._open_inbox()
         consumer.subscribe([topic], listener=_HandOver(self))
         self._consumer = await self._started(consumer)
 
@@ -158,7 +159,10 @@ class KafkaBroker:
                 "sasl_plain_password": password,
             }
         if given.security_protocol.endswith("SSL"):
-            options["ssl_context"] = ssl.create_default_context(cafile=given.ssl_cafile or None)
+            try:
+                options["ssl_context"] = ssl.create_default_context(cafile=given.ssl_cafile or None)
+            except OSError as error:  # no such file, or no certificates in it
+                raise SettingsError(f"cannot use {given.ssl_cafile}: {error}", field="kafka.ssl_cafile") from None
         return options
 
     def _new_producer(self) -> AIOKafkaProducer:
@@ -173,9 +177,11 @@ class KafkaBroker:
     async def _started(self, part: Any) -> Any:
         try:
             await part.start()
-        except (KafkaError, OSError) as error:
+        except BaseException as error:
             await (part.close() if isinstance(part, AIOKafkaAdminClient) else part.stop())
-            raise self._cannot_connect(error) from None
+            if isinstance(error, KafkaError | OSError):
+                raise self._cannot_connect(error) from None
+            raise
         return part
 
     def _cannot_connect(self, error: object) -> CannotConnect:
@@ -237,8 +243,11 @@ class KafkaBroker:
     async def forward(self, node: str, payload: bytes) -> None:
         if self._producer is None:
             raise KafkaError("not started")
-        async with asyncio.timeout(_FORWARD):
-            await self._producer.send_and_wait(self._inbox_topic(node), payload)
+        try:
+            async with asyncio.timeout(_FORWARD):
+                await self._producer.send_and_wait(self._inbox_topic(node), payload)
+        except MessageSizeTooLargeError as error:
+            raise TooLarge(f"larger than Kafka takes: {error}") from None
 
     async def inbox(self) -> AsyncIterator[bytes]:
         while not self._closed and self._inbox is not None:
@@ -300,7 +309,7 @@ class KafkaBroker:
             self._room.release()
             raise
         self._in_flight += 1
-        late = loop.call_at(deadline, self._tell_late, record, timeout)
+        late = loop.call_at(deadline, record.settled, _late(timeout))
         future.add_done_callback(lambda done: self._on_sent(record, done, late))
 
     async def _send(self, record: Record, deadline: float) -> asyncio.Future[Any]:
@@ -313,27 +322,24 @@ class KafkaBroker:
                     self._settings.topic, value, key=key, headers=headers
                 )
                 return future
+        except MessageSizeTooLargeError as error:
+            raise TooLarge(f"the message is larger than Kafka takes: {error}") from None
         except (TimeoutError, KafkaError) as error:
             self._look_at(error)
             raise Busy("Kafka takes no messages: try again later") from None
 
     def _on_sent(self, record: Record, done: asyncio.Future[Any], late: asyncio.TimerHandle) -> None:
+        late.cancel()
         self._room.release()
         self._in_flight -= 1
-        error = None if done.cancelled() else done.exception()
-        was_told = late.cancelled() or late.when() <= asyncio.get_running_loop().time()
-        late.cancel()
-        if error is not None or done.cancelled():
-            self._look_at(error)
-            if not was_told:
-                record.settled(Busy("Kafka did not take the message: send it again with the same client_msg_id"))
-        elif not was_told:
+        error = KafkaError("cancelled") if done.cancelled() else done.exception()
+        if error is None:
             record.settled(Stored(record.uuid, record.key, 0))
-
-    def _tell_late(self, record: Record, timeout: float) -> None:
-        record.settled(
-            Busy(f"Kafka has not acknowledged the message for {timeout:g} s: send it again with the same client_msg_id")
-        )
+        elif isinstance(error, MessageSizeTooLargeError):
+            record.settled(TooLarge(f"the message is larger than Kafka takes: {error}"))
+        else:
+            self._look_at(error)
+            record.settled(Busy("Kafka did not take the message: send it again with the same client_msg_id"))
 
     def _look_at(self, error: BaseException | None) -> None:
         """An idempotent producer that lost its place never finds it again: go on with a new one."""
@@ -391,11 +397,16 @@ class KafkaBroker:
         """To the dead-letter topic, with its reason, before anything behind it is committed."""
         self.poisoned += 1
         log.warning("record is no message: moved to the dead-letter topic", place=str(place), reason=reason)
-        headers = [*raw.headers, (REASON, reason.encode()), (SOURCE, str(place).encode())]
+        ours = [(REASON, reason.encode()), (SOURCE, str(place).encode())]
+        # Kafka's clients refuse to send a record that has neither key nor value.
+        key, value, headers = raw.key, raw.value or b"", [*raw.headers, *ours]
         while self._producer is not None:
             try:
-                await self._producer.send_and_wait(self.dead_letter_topic, raw.value, key=raw.key, headers=headers)
+                await self._producer.send_and_wait(self.dead_letter_topic, value, key=key, headers=headers)
                 return
+            except MessageSizeTooLargeError:
+                log.warning("record is too large for the dead-letter topic: moved without its value", place=str(place))
+                key, value, headers = None, b"", ours
             except KafkaError as error:
                 self._look_at(error)
                 log.warning("cannot reach the dead-letter topic: trying again", error=repr(error))
@@ -420,6 +431,10 @@ class KafkaBroker:
                 await self._idle.wait()
         except TimeoutError:
             log.warning("partitions are taken away with a batch in hand: another node reads it again")
+
+
+def _late(timeout: float) -> Busy:
+    return Busy(f"Kafka has not acknowledged the message for {timeout:g} s: send it again with the same client_msg_id")
 
 
 class _HandOver(ConsumerRebalanceListener):  # type: ignore[misc]

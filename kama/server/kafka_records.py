@@ -20,6 +20,7 @@ SOURCE = "kama_source"
 # Nodes have the lower half of the snowflake's node numbers, partitions of others' records the upper one.
 NODES = 512
 _STEPS = 4096
+_MS_MAX = (1 << 41) - 1
 
 
 class Poison(Exception):
@@ -71,5 +72,7 @@ def foreign_uuid(place: Place) -> int:
 
     No two records share one while a partition takes at most 4096 of them a millisecond, in up to 512 partitions.
     """
-    ms = max(0, place.timestamp_ms - EPOCH_MS)
+    ms = place.timestamp_ms - EPOCH_MS
+    if not 0 <= ms <= _MS_MAX:  # no time at all, or one that is not in milliseconds
+        ms = place.offset // _STEPS & _MS_MAX
     return ms << 22 | (NODES + place.partition % NODES) << 12 | place.offset % _STEPS

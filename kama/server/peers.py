@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import msgspec
 import structlog
 from msgspec import Raw, Struct
 
+from kama.errors import TooLarge
 from kama.protocol import Message, encode
 from kama.server.broker import MessageBroker
 from kama.server.delivery import Delivery
@@ -21,6 +22,8 @@ log = structlog.get_logger("kama.peers")
 
 _RETRY = 0.2
 _RETRY_MAX = 2.0
+# Of one payload. A transport has a bound for what it takes at once, and a batch of long messages is above it.
+_BYTES = 256 << 10
 
 
 class Delivered(Struct, tag="message"):
@@ -63,6 +66,20 @@ Event = Delivered | Signalled | Notified | Closed | GroupChanged
 _decode = msgspec.json.Decoder(list[Event]).decode
 
 
+def _payloads(events: Iterable[Event]) -> Iterator[tuple[bytes, int]]:
+    """The events in as few payloads as they fit into, and how many are in each."""
+    parts: list[bytes] = []
+    size = 0
+    for part in map(encode, events):
+        if parts and size + len(part) > _BYTES:
+            yield b"[" + b",".join(parts) + b"]", len(parts)
+            parts, size = [], 0
+        parts.append(part)
+        size += len(part)
+    if parts:
+        yield b"[" + b",".join(parts) + b"]", len(parts)
+
+
 class Peers:
     def __init__(
         self,
@@ -96,21 +113,27 @@ class Peers:
 
     # --- to others
 
-    async def tell(self, events: Sequence[tuple[Collection[str], Event]]) -> None:
-        """Each event to the other nodes that hold one of its users. Returns once they have it in their inbox."""
-        if not events or not self._directory.others:
+    async def tell(self, events: Sequence[tuple[Collection[str] | None, Event]]) -> None:
+        """Each event to the other nodes that hold one of its users; None: to all other nodes.
+
+        Returns once they have it in their inbox.
+        """
+        others = self._directory.others
+        if not events or not others:
             return
-        users = {user for concerned, _ in events for user in concerned}
-        where = await self._directory.nodes_of(users)
+        users = {user for concerned, _ in events for user in concerned or ()}
+        where = await self._directory.nodes_of(users) if users else {}
         boxes: dict[str, list[Event]] = {}
         for concerned, event in events:
-            for node in {node for user in concerned for node in where.get(user, ())}:
+            nodes = others if concerned is None else {node for user in concerned for node in where.get(user, ())}
+            for node in nodes:
                 boxes.setdefault(node, []).append(event)
         for node, box in boxes.items():
-            await self._forward(node, box)
+            for payload, count in _payloads(box):
+                await self._forward(node, payload, count)
 
     def post(self, users: Collection[str] | None, event: Event) -> None:
-        """The same without waiting; None: to all other nodes."""
+        """The same without waiting."""
         if self._directory.others:
             self._pending.append((users, event))
             self._wake.set()
@@ -120,18 +143,21 @@ class Peers:
             await self._wake.wait()
             self._wake.clear()
             pending, self._pending = self._pending, []
-            for node in self._directory.others:
-                if to_all := [event for users, event in pending if users is None]:
-                    await self._forward(node, to_all)
-            await self.tell([(users, event) for users, event in pending if users is not None])
+            try:
+                await self.tell(pending)
+            except Exception as error:
+                log.error("other nodes were not told", count=len(pending), exc_info=error)
 
-    async def _forward(self, node: str, events: Sequence[Event]) -> None:
+    async def _forward(self, node: str, payload: bytes, count: int) -> None:
         """Until the node has it, or is no more: who left it meanwhile is caught up where it comes back."""
-        payload, delay = encode(events), _RETRY
+        delay = _RETRY
         while node in self._directory.others:
             try:
                 await self._broker.forward(node, payload)
-                self.forwarded += len(events)
+                self.forwarded += count
+                return
+            except TooLarge as error:
+                log.error("another node was not told: it is caught up by what comes next", node=node, error=str(error))
                 return
             except Exception as error:
                 log.warning("another node's inbox cannot be reached: trying again", node=node, error=repr(error))

@@ -103,6 +103,17 @@ async def test_health_of_a_closed_database_says_why(node: RunningNode) -> None:
     assert (status, body["checks"]["store"]) == (503, "failing: RuntimeError")
 
 
+async def test_a_broker_that_does_not_answer_sends_clients_elsewhere(
+    node: RunningNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def check() -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(node.node.broker, "check", check)
+    status, body = await _ready(node)
+    assert (status, body["checks"]["broker"], body["checks"]["store"]) == (503, "failing: TimeoutError", "ok")
+
+
 # --- metrics -------------------------------------------------------------------------------------------
 
 

@@ -109,6 +109,29 @@ async def test_a_change_of_one_group_leaves_the_others_in_memory() -> None:
     assert groups.loads == 1
 
 
+async def test_a_group_that_changed_elsewhere_is_read_again() -> None:
+    groups = Groups(G1={"U1"})
+    membership = Membership(groups.load)
+    await membership.members("G1")
+    groups.groups["G1"] = {"U1", "U2"}
+    membership.forget("G1")
+    membership.forget("G2")
+    assert await membership.members("G1") == {"U1", "U2"}
+
+
+async def test_a_slow_look_up_from_before_a_change_elsewhere_is_not_kept() -> None:
+    groups = Groups(G1={"U1", "U2"})
+    membership = Membership(groups.load)
+    groups.gate.clear()
+    slow = spawn(membership.members("G1"), name="slow")
+    await asyncio.sleep(0)
+    groups.groups["G1"] = {"U1"}
+    membership.forget("G1")
+    groups.gate.set()
+    await slow
+    assert await membership.members("G1") == {"U1"}
+
+
 async def test_with_the_real_store_nobody_is_told_the_members_of_before(groups: GroupStore) -> None:
     """Readers ask all the time while the group changes; none sees an old set after a newer one was committed."""
     membership = Membership(groups.member_ids)

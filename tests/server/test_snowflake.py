@@ -172,3 +172,20 @@ def test_ids_ascend_under_load_with_a_clock_that_stands_and_jumps(seed: int) -> 
         new = ids.next()
         assert new > last
         last = new
+
+
+def test_a_node_that_is_given_its_number_goes_on_after_what_it_gave_out() -> None:
+    ids = Snowflake(1, clock=Clock())
+    before = [ids.next() for _ in range(3)]
+    ids.number(300)
+    after = ids.next()
+    assert oracle.Snowflake.parse(after, EPOCH_MS).instance == 300
+    assert after > max(before)
+
+
+@pytest.mark.parametrize("node", [-1, 1024])
+def test_a_number_out_of_range_leaves_the_node_as_it_was(node: int) -> None:
+    ids = Snowflake(7, clock=Clock())
+    with pytest.raises(ValueError, match="from 0 to 1023"):
+        ids.number(node)
+    assert oracle.Snowflake.parse(ids.next(), EPOCH_MS).instance == 7

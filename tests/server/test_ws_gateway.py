@@ -191,6 +191,36 @@ async def test_what_comes_while_a_gap_is_being_read_is_not_forgotten(turns: int)
         await eventually(lambda: rig.socket.seqs() == [1, 2, 3, 4, 5])
 
 
+async def test_a_connection_that_looks_again_finds_what_it_was_not_told_of() -> None:
+    """As when this node could not be reached by the one that stored."""
+    async with Rig().running() as rig:
+        offer_stored(rig, back(1))
+        rig.backlog.store(back(2), back(3), back(1, send_id="U3"))
+        await rig.conn.resync()
+        await eventually(lambda: rig.socket.seqs() == [1, 2, 3] and rig.socket.seqs("U3") == [1])
+        offer_stored(rig, back(4))
+        await eventually(lambda: rig.socket.seqs() == [1, 2, 3, 4])
+
+
+async def test_a_connection_that_looks_again_is_not_given_anything_twice() -> None:
+    async with Rig().running() as rig:
+        offer_stored(rig, back(1), back(2))
+        await rig.conn.resync()
+        await rig.conn.resync()
+        rig.conn.offer(back(2))
+        offer_stored(rig, back(3))
+        await eventually(lambda: 3 in rig.socket.seqs())
+        assert rig.socket.seqs() == [1, 2, 3]
+
+
+async def test_a_connection_that_only_posts_has_nothing_to_look_for() -> None:
+    async with Rig(post_only=True).running() as rig:
+        rig.backlog.store(back(1))
+        await rig.conn.resync()
+        await asyncio.sleep(0)
+        assert rig.socket.seqs() == []
+
+
 async def test_past_the_resume_limit_the_client_is_told_to_pull_and_live_messages_go_on() -> None:
     rig = Rig(ConnLimits(resume=3))
     rig.backlog.store(*map(back, range(1, 11)))

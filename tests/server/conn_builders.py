@@ -1,0 +1,45 @@
+"""Connections without a network: what they were given is found on their socket."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from typing import Any
+
+from server_builders import identity_of
+from test_ws_gateway import FakeBacklog, FakeSocket
+
+from kama.server.ws_gateway import ConnLimits, UserConn
+
+_numbers = itertools.count(1)
+
+
+def build_conn(user_id: str = "U1", *, since: float | None = None, post_only: bool = False) -> UserConn:
+    """A connection that is caught up already."""
+    conn = UserConn(
+        id=f"c{next(_numbers)}",
+        identity=identity_of(user_id),
+        socket=FakeSocket(),
+        welcome=b"",
+        backlog=FakeBacklog(),
+        limits=ConnLimits(),
+        sent=lambda conn, back, advance: None,
+        closed=lambda conn: None,
+        post_only=post_only,
+        since=time.time() if since is None else since,
+    )
+    conn.pushed.is_live = True
+    return conn
+
+
+def frames_of(conn: UserConn) -> list[dict[str, Any]]:
+    """What it was given so far."""
+    conn._flush()
+    assert isinstance(conn.socket, FakeSocket)
+    return conn.socket.frames
+
+
+def close_of(conn: UserConn) -> tuple[int, str] | None:
+    """How it was closed, if it was."""
+    assert isinstance(conn.socket, FakeSocket)
+    return conn.socket.closed
