@@ -13,7 +13,7 @@ CACHES := .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve install install-dev test check style lint types imports collect format clean distclean
+.PHONY: help serve install install-dev test drills check style lint types imports collect format clean distclean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -30,6 +30,9 @@ install-dev: .venv/.stamp-dev
 
 test: install-dev ## Run all tests against the real services that can be had here
 	@exec $(BIN)/python scripts/services run $(SERVICES) -- $(BIN)/python scripts/test $(ARGS)
+
+drills: install-dev ## Break nodes, brokers, Redis and PostgreSQL under load, one after the other (ten minutes)
+	@exec $(BIN)/python scripts/services run $(SERVICES) -- $(BIN)/pytest -m drill $(ARGS)
 
 check: style lint types imports collect ## Check format, lint, types, import rules, and that the tests load
 

@@ -10,7 +10,7 @@ import pytest
 from kafka_cluster import Cluster, OwnServices, cluster_of
 from kafka_drill import Drill
 
-pytestmark = [pytest.mark.kafka, pytest.mark.heavy, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.kafka, pytest.mark.drill, pytest.mark.timeout(200)]
 
 PAUSE = 15.0
 

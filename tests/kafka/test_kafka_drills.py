@@ -44,6 +44,7 @@ async def test_a_node_is_killed_and_comes_back(places: Places, tmp_path: Path) -
         assert drill.people[1].client.connects == 2, "the kill reached those who were there"
 
 
+@pytest.mark.drill
 async def test_a_node_is_killed_and_comes_back_at_once(places: Places, tmp_path: Path) -> None:
     """Before anybody noticed: the others take it for what it was, until Redis tells them."""
     with cluster_of(3, tmp_path, places) as cluster:
@@ -66,6 +67,7 @@ async def test_a_node_joins(places: Places, tmp_path: Path) -> None:
             await _all_counted(cluster, PEOPLE + 3)
 
 
+@pytest.mark.drill
 async def test_a_node_is_drained_and_comes_back(places: Places, tmp_path: Path) -> None:
     with cluster_of(3, tmp_path, places) as cluster:
         drill = Drill(cluster)
@@ -80,6 +82,7 @@ async def test_a_node_is_drained_and_comes_back(places: Places, tmp_path: Path) 
             await _all_counted(cluster, PEOPLE)
 
 
+@pytest.mark.drill
 async def test_a_node_hangs_for_a_while(places: Places, tmp_path: Path) -> None:
     """The others give it up, and it does not know: what it has in hand was stored by another one meanwhile."""
     with cluster_of(3, tmp_path, places) as cluster:

@@ -74,6 +74,7 @@ async def test_while_kafka_is_away_senders_are_told_and_the_rest_lives_on(
             assert got == [(1, "before"), (2, "meanwhile"), (3, "after")]
 
 
+@pytest.mark.drill
 async def test_kafka_is_away_under_load(services: OwnServices, tmp_path: Path) -> None:
     with cluster_of(3, tmp_path, services.places) as cluster:
         drill = Drill(cluster)
@@ -84,6 +85,7 @@ async def test_kafka_is_away_under_load(services: OwnServices, tmp_path: Path) -
         assert {person.client.connects for person in drill.people} == {1}, "no connection had to end for that"
 
 
+@pytest.mark.drill
 async def test_redis_is_away_under_load(services: OwnServices, tmp_path: Path) -> None:
     with cluster_of(3, tmp_path, services.places) as cluster:
         drill = Drill(cluster)
@@ -97,6 +99,7 @@ async def test_redis_is_away_under_load(services: OwnServices, tmp_path: Path) -
         assert {person.client.connects for person in drill.people} == {1}, "no connection had to end for that"
 
 
+@pytest.mark.drill
 async def test_a_user_can_log_in_while_redis_is_away(services: OwnServices, tmp_path: Path) -> None:
     me, you = new_user(), new_user()
     with cluster_of(2, tmp_path, services.places) as cluster:
@@ -106,6 +109,7 @@ async def test_a_user_can_log_in_while_redis_is_away(services: OwnServices, tmp_
             await receiver.wait_for_many(1)
 
 
+@pytest.mark.drill
 async def test_redis_comes_back_without_its_data(services: OwnServices, tmp_path: Path) -> None:
     """The nodes write down again where everybody is, and nobody misses what was said meanwhile."""
     me, you = new_user(), new_user()
@@ -120,6 +124,7 @@ async def test_redis_comes_back_without_its_data(services: OwnServices, tmp_path
             await receiver.wait_for_many(2)
 
 
+@pytest.mark.drill
 async def test_postgres_restarts_under_load(services: OwnServices, tmp_path: Path) -> None:
     with cluster_of(3, tmp_path, services.places) as cluster:
         drill = Drill(cluster)
@@ -134,6 +139,7 @@ async def test_postgres_restarts_under_load(services: OwnServices, tmp_path: Pat
             await drill.sent(more=300)
 
 
+@pytest.mark.drill
 async def test_postgres_is_killed_under_load(services: OwnServices, tmp_path: Path) -> None:
     with cluster_of(3, tmp_path, services.places) as cluster:
         drill = Drill(cluster)
