@@ -110,6 +110,8 @@ class RedisDirectory:
         self._id = 0
         self._away = False
         self._renewed = 0.0
+        # A cancellation while the Redis client times out or lets go of a connection may be lost in it.
+        self._closed = False
         self._beating: asyncio.Task[None] | None = None
         self._is_new = True
         self._announced = 0.0
@@ -139,6 +141,7 @@ class RedisDirectory:
         if self._beating is None:
             await self._redis.aclose()
             return
+        self._closed = True
         for task in (self._beating, self._looking, self._sweeping):
             await cancel(task)
         await cancel(self._removing)
@@ -167,7 +170,7 @@ class RedisDirectory:
     # --- the heartbeat
 
     async def _beat_for_ever(self) -> None:
-        while True:
+        while not self._closed:
             await asyncio.sleep(_BEAT)
             try:
                 was_forgotten = await self._beat()
@@ -190,7 +193,7 @@ class RedisDirectory:
 
     async def _look_for_ever(self) -> None:
         """Beside the heartbeat: a store or a Kafka that takes long must not make this node look dead."""
-        while True:
+        while not self._closed:
             await self._passed_over.wait()
             self._passed_over.clear()
             try:
@@ -305,7 +308,7 @@ class RedisDirectory:
         self._left.set()
 
     async def _remove_for_ever(self) -> None:
-        while True:
+        while not self._closed:
             await self._left.wait()
             self._left.clear()
             await self._remove()
