@@ -306,7 +306,7 @@ class UserConn:
 
     async def resync(self) -> None:
         """Look for what was passed by, as when this node could not be told for a while."""
-        if self.post_only or self.closing is not None or not self.pushed.is_live:
+        if self.post_only or self.closing is not None:
             return
         for key, _, last_seq in await self.backlog.positions(self.user_id):
             self.pushed.look_for(key, last_seq)

@@ -221,6 +221,18 @@ async def test_a_connection_that_only_posts_has_nothing_to_look_for() -> None:
         assert rig.socket.seqs() == []
 
 
+@pytest.mark.parametrize("turns", range(8))
+async def test_what_was_passed_by_during_the_catch_up_is_found_by_a_resync(turns: int) -> None:
+    rig = Rig()
+    rig.backlog.store(back(1))
+    async with rig.running(caught_up=False):
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        rig.backlog.store(back(2))
+        await rig.conn.resync()
+        await eventually(lambda: rig.socket.seqs() == [1, 2])
+
+
 async def test_past_the_resume_limit_the_client_is_told_to_pull_and_live_messages_go_on() -> None:
     rig = Rig(ConnLimits(resume=3))
     rig.backlog.store(*map(back, range(1, 11)))
