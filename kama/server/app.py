@@ -71,11 +71,11 @@ class Node:
         self.membership = Membership(self.groups.member_ids)
         self.registry = ClientRegistry(limits.connections, limits.connections_per_user, limits.multi_login)
         self.delivery = Delivery(self.registry, self.membership)
+        self.ids = Snowflake(1)
         self.broker = _broker(settings, self.name)
         self.directory = self._directory()
         self.peers = Peers(self.directory, self.broker, self.registry, self.delivery, self.membership)
         self.status = StatusWriter(self.progress, self.cache, self.peers.notify)
-        self.ids = Snowflake(1)
         self.retries = Retries(self.messages.uuids) if settings.node.mode == "kafka" else None
         self.chat = ChatServer(
             self.broker,
@@ -157,6 +157,7 @@ class Node:
             multi_login=limits.multi_login,
             resync=self._resync,
             sweep=self.broker.sweep,
+            renumber=self.ids.number,
         )
 
     async def _resync(self) -> None:

@@ -31,10 +31,19 @@ class Directory(Protocol):
         """Announce its end. Twice is harmless."""
         ...
 
+    async def look(self) -> None:
+        """Hear now of nodes that have come."""
+        ...
+
+    async def check(self, user_id: str, *, post_only: bool = False) -> None:
+        """Whether one more connection of this user may come, before it does. Raises Forbidden or RateLimited when
+        it has enough on all nodes together."""
+        ...
+
     async def enter(self, conn: UserConn) -> Sequence[str]:
         """Make a connection known, before it is caught up. Gives the ids of those elsewhere that it replaces.
 
-        Raises Forbidden or RateLimited when the user has enough connections on all nodes together.
+        Raises what `check` raises: two may have come at once.
         """
         ...
 
@@ -71,6 +80,12 @@ class LocalDirectory:
         return 1 if wanted_id is None else wanted_id
 
     async def close(self) -> None:
+        pass
+
+    async def look(self) -> None:
+        pass
+
+    async def check(self, user_id: str, *, post_only: bool = False) -> None:
         pass
 
     async def enter(self, conn: UserConn) -> Sequence[str]:

@@ -47,6 +47,8 @@ async def ws_login(websocket: WebSocket) -> None:
         token, subprotocol = _find_token(websocket)
         identity = _own(node.tokens.verify(token), client_id) if token else None
         node.registry.check(client_id, post_only=post_only)
+        if identity is not None:
+            await node.directory.check(client_id, post_only=post_only)
     except KamaError as error:
         await websocket.send_denial_response(error_response(error))
         return

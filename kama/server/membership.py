@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from cachetools import LRUCache
+from cachetools import TTLCache
 
 _GROUPS = 10_000
+# Other nodes say when a group has changed; should their word ever be lost, what is known is not wrong for long.
+_TTL = 60.0
 
 
 class Membership:
@@ -19,7 +21,7 @@ class Membership:
 
     def __init__(self, load: Callable[[str], Awaitable[frozenset[str] | None]]) -> None:
         self._load = load
-        self._known: LRUCache[str, frozenset[str]] = LRUCache(_GROUPS)
+        self._known: TTLCache[str, frozenset[str]] = TTLCache(_GROUPS, _TTL)
         self._changing: Counter[str] = Counter()
         self._changed = 0
 

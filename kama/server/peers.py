@@ -62,22 +62,33 @@ class GroupChanged(Struct, tag="group"):
     group_id: str
 
 
-Event = Delivered | Signalled | Notified | Closed | GroupChanged
+class Joined(Struct, tag="joined"):
+    """A node has come, and is to be told things from now on."""
+
+
+Event = Delivered | Signalled | Notified | Closed | GroupChanged | Joined
 _decode = msgspec.json.Decoder(list[Event]).decode
 
 
-def _payloads(events: Iterable[Event]) -> Iterator[tuple[bytes, int]]:
-    """The events in as few payloads as they fit into, and how many are in each."""
+def _parcels(events: Iterable[Event]) -> Iterator[tuple[list[Event], bytes]]:
+    """The events in as few payloads as they fit into: what is in each, and the payload."""
+    parcel: list[Event] = []
     parts: list[bytes] = []
-    size = 0
-    for part in map(encode, events):
-        if parts and size + len(part) > _BYTES:
-            yield b"[" + b",".join(parts) + b"]", len(parts)
-            parts, size = [], 0
+    room = _BYTES
+    for event in events:
+        part = encode(event)
+        if parcel and len(part) > room:
+            yield parcel, _payload(parts)
+            parcel, parts, room = [], [], _BYTES
+        parcel.append(event)
         parts.append(part)
-        size += len(part)
-    if parts:
-        yield b"[" + b",".join(parts) + b"]", len(parts)
+        room -= len(part)
+    if parcel:
+        yield parcel, _payload(parts)
+
+
+def _payload(parts: Iterable[bytes]) -> bytes:
+    return b"[" + b",".join(parts) + b"]"
 
 
 class Peers:
@@ -102,6 +113,8 @@ class Peers:
 
     async def start(self) -> None:
         self._tasks = [spawn(self._send(), name="to peers"), spawn(self._receive(), name="inbox")]
+        # A node that was alone tells nobody anything, and hears of others only with its next heartbeat.
+        self.post(None, Joined())
 
     async def close(self) -> None:
         for task in self._tasks:
@@ -129,8 +142,8 @@ class Peers:
             for node in nodes:
                 boxes.setdefault(node, []).append(event)
         for node, box in boxes.items():
-            for payload, count in _payloads(box):
-                await self._forward(node, payload, count)
+            for parcel, payload in _parcels(box):
+                await self._forward(node, parcel, payload)
 
     def post(self, users: Collection[str] | None, event: Event) -> None:
         """The same without waiting."""
@@ -148,19 +161,22 @@ class Peers:
             except Exception as error:
                 log.error("other nodes were not told", count=len(pending), exc_info=error)
 
-    async def _forward(self, node: str, payload: bytes, count: int) -> None:
+    async def _forward(self, node: str, parcel: list[Event], payload: bytes) -> None:
         """Until the node has it, or is no more: who left it meanwhile is caught up where it comes back."""
         delay = _RETRY
-        while node in self._directory.others:
+        while parcel and node in self._directory.others:
             try:
                 await self._broker.forward(node, payload)
-                self.forwarded += count
+                self.forwarded += len(parcel)
                 return
             except TooLarge as error:
                 log.error("another node was not told: it is caught up by what comes next", node=node, error=str(error))
                 return
             except Exception as error:
                 log.warning("another node's inbox cannot be reached: trying again", node=node, error=repr(error))
+            # The first try may still arrive. All else changes nothing when it comes twice; a signal would ring twice.
+            parcel = [event for event in parcel if not isinstance(event, Signalled)]
+            payload = encode(parcel)
             await asyncio.sleep(delay)
             delay = min(delay * 2, _RETRY_MAX)
 
@@ -192,6 +208,8 @@ class Peers:
                 self.close_here(event)
             case GroupChanged():
                 self._membership.forget(event.group_id)
+            case Joined():
+                await self._directory.look()
 
     def notify_here(self, user_id: str, frame: bytes) -> None:
         for conn in self._registry.get(user_id):

@@ -17,8 +17,8 @@ from server_builders import until
 from structlog.testing import capture_logs
 from test_cache_redis import Server
 
-from kama.errors import CannotConnect, Forbidden, RateLimited
-from kama.server import directory_redis
+from kama.errors import CannotConnect, Forbidden, RateLimited, SettingsError
+from kama.server import directory_redis, leases, node_table
 from kama.server.directory import LocalDirectory
 from kama.server.directory_redis import RedisDirectory
 from kama.server.kafka_records import NODES
@@ -35,6 +35,7 @@ class Node:
         self.registry = ClientRegistry(10_000, 100, "allow")
         self.resyncs = 0
         self.swept: list[Collection[str]] = []
+        self.renumbered: list[int] = []
         self.resync_gate = asyncio.Event()
         self.resync_gate.set()
         self.directory = RedisDirectory(
@@ -46,6 +47,7 @@ class Node:
             multi_login=multi_login,
             resync=self._resync,
             sweep=self._sweep,
+            renumber=self.renumbered.append,
         )
 
     async def _resync(self) -> None:
@@ -155,7 +157,7 @@ async def test_who_has_left_is_nowhere(start: StartNode) -> None:
 
 
 async def test_a_lease_that_was_not_renewed_is_over(start: StartNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(directory_redis, "_LEASE_TTL", 0.05)
+    monkeypatch.setattr(leases, "_TTL", 0.05)
     one, two = await start("n1"), await start("n2")
     await one.login("U1")
     await until_true(lambda: _is_empty(two, "U1"))
@@ -169,7 +171,7 @@ async def _is_empty(node: Node, user: str) -> bool:
 
 @pytest.mark.usefixtures("quick")
 async def test_the_heartbeat_renews_leases(start: StartNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(directory_redis, "_LEASE_TTL", 0.5)
+    monkeypatch.setattr(leases, "_TTL", 0.5)
     monkeypatch.setattr(directory_redis, "_RENEW", 0.05)
     one, two = await start("n1"), await start("n2")
     await one.login("U1")
@@ -284,6 +286,36 @@ async def test_reject_refuses_who_is_logged_in_elsewhere(start: StartNode) -> No
     await two.login("U1")
 
 
+async def test_a_login_can_be_judged_before_it_comes(start: StartNode) -> None:
+    one, two = [await start(name, multi_login="reject", per_user=2) for name in ("n1", "n2")]
+    await two.directory.check("U1")
+    first = await one.login("U1")
+    with pytest.raises(Forbidden, match="logged in already"):
+        await two.directory.check("U1")
+    await two.directory.check("U1", post_only=True)
+    await two.login("U1", post_only=True)
+    with pytest.raises(RateLimited, match="2 of 2"):
+        await two.directory.check("U1", post_only=True)
+    assert await two.directory.count("U1") == 1
+    one.logout(first)
+    await until_true(lambda: _counts(two, "U1", 0))
+    await two.directory.check("U1")
+
+
+async def test_who_comes_back_at_once_is_not_its_own_rival(start: StartNode) -> None:
+    """The lease of a connection that has just left may stand in Redis still."""
+    one, _two = [await start(name, multi_login="reject", per_user=1) for name in ("n1", "n2")]
+    for _ in range(20):
+        one.logout(await one.login("U1"))
+
+
+async def test_who_comes_is_heard_of_at_once(start: StartNode) -> None:
+    one, _two = await start("n1"), await start("n2")
+    assert list(one.directory.others) == []
+    await one.directory.look()
+    assert list(one.directory.others) == ["n2"]
+
+
 async def test_replace_names_the_connections_elsewhere_that_go(start: StartNode) -> None:
     one, two = [await start(name, multi_login="replace", per_user=1) for name in ("n1", "n2")]
     old = await one.login("U1", since=time.time() - 5)
@@ -318,7 +350,7 @@ async def test_of_two_logins_at_once_the_later_one_stays(start: StartNode) -> No
 async def test_each_node_gets_a_number_of_its_own(start: StartNode) -> None:
     """Names of the same characters begin to look at the same number."""
     nodes = await asyncio.gather(*(start(name) for name in ("ab", "ba", "n1", "n2")))
-    numbers = {node.directory._id for node in nodes}
+    numbers = {node.directory._table.number for node in nodes}
     assert len(numbers) == 4
     assert all(0 <= number < NODES for number in numbers)
 
@@ -327,21 +359,60 @@ async def test_a_node_that_was_killed_gets_its_number_again(start: StartNode) ->
     await start("ab")
     killed = await start("ba")
     reborn = await start("ba")
-    assert reborn.directory._id == killed.directory._id
+    assert reborn.directory._table.number == killed.directory._table.number
 
 
 async def test_a_number_is_free_again_after_a_clean_end(start: StartNode) -> None:
     first = await start("ab")
     await first.directory.close()
-    assert (await start("ba")).directory._id == first.directory._id
+    assert (await start("ba")).directory._table.number == first.directory._table.number
 
 
 async def test_a_wanted_number_is_taken_as_it_is(start: StartNode) -> None:
-    assert (await start("n1", wanted_id=300)).directory._id == 300
+    assert (await start("n1", wanted_id=300)).directory._table.number == 300
+
+
+async def test_a_wanted_number_of_a_node_that_is_there_is_refused(start: StartNode, client: Redis) -> None:
+    await start("n1", wanted_id=7)
+    with pytest.raises(SettingsError, match="got 7: it is n1's") as refused:
+        await start("n2", wanted_id=7)
+    assert refused.value.field == "node.id"
+    await client.delete("kama:node:n1")
+    assert (await start("n2", wanted_id=7)).directory._table.number == 7
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_node_whose_number_was_taken_meanwhile_takes_another(start: StartNode, client: Redis) -> None:
+    """As after hours without Redis: two nodes that make ids with one number would lose messages."""
+    node = await start("n1")
+    number = node.directory._table.number
+    with capture_logs() as logs:
+        await client.set(f"kama:node_id:{number}", "somebody")
+        await until(lambda: bool(node.renumbered))
+    assert node.renumbered == [node.directory._table.number] != [number]
+    assert await client.get(f"kama:node_id:{number}") == b"somebody"
+    assert [entry["log_level"] for entry in logs] == ["error"]
+
+
+@pytest.mark.usefixtures("quick")
+async def test_two_nodes_of_one_name_are_told(start: StartNode) -> None:
+    with capture_logs() as logs:
+        await start("n1")
+        await start("n1")
+        await until(lambda: any("node.name" in entry["event"] for entry in logs))
+
+
+async def test_numbers_of_nodes_that_are_gone_are_used_again(
+    start: StartNode, client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_table, "NODES", 2)
+    gone, _ = await start("n1"), await start("n2")
+    await client.delete("kama:node:n1")
+    assert (await start("n3")).directory._table.number == gone.directory._table.number
 
 
 async def test_without_a_free_number_the_node_does_not_start(start: StartNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(directory_redis, "NODES", 2)
+    monkeypatch.setattr(node_table, "NODES", 2)
     await start("n1")
     await start("n2")
     with pytest.raises(CannotConnect, match="2 node numbers are taken"):
@@ -352,6 +423,8 @@ async def test_a_node_alone_has_a_number_and_nobody_to_ask() -> None:
     directory = LocalDirectory()
     assert [await directory.start(None), await directory.start(5)] == [1, 5]
     assert (await directory.nodes_of(["U1"]), await directory.count("U1"), list(directory.others)) == ({}, 0, [])
+    await directory.look()
+    await directory.check("U1")
     assert list(await directory.enter(build_conn("U1"))) == []
     directory.leave(build_conn("U1"))
     await directory.close()
@@ -446,13 +519,13 @@ async def test_who_left_while_leases_were_renewed_stays_away(start: StartNode, m
     """Its removal may overtake the renewal that is on the way."""
     one, two = await start("n1"), await start("n2")
     conn = await one.login("U1")
-    write = one.directory._write
+    write = one.directory._leases._write
 
     def write_after_it_was_removed(pipe: Any, renewed: UserConn) -> None:
         write(pipe, renewed)
         conn.close(1000)
 
-    monkeypatch.setattr(one.directory, "_write", write_after_it_was_removed)
+    monkeypatch.setattr(one.directory._leases, "_write", write_after_it_was_removed)
     await one.directory._renew()
     await until_true(lambda: _counts(two, "U1", 0))
 

@@ -20,7 +20,7 @@ from kama.server.channel_broker import ChannelBroker
 from kama.server.delivery import Delivery
 from kama.server.directory import LocalDirectory
 from kama.server.membership import Membership
-from kama.server.peers import Closed, Delivered, Event, GroupChanged, Notified, Peers, Signalled
+from kama.server.peers import Closed, Delivered, Event, GroupChanged, Joined, Notified, Peers, Signalled
 from kama.server.registry import ClientRegistry
 from kama.server.tasks import spawn
 from kama.server.ws_gateway import UserConn
@@ -36,6 +36,10 @@ class FakeDirectory(LocalDirectory):
         self.others: Collection[str] = ["n2", "n3", "n4"]
         self.look_ups = 0
         self.connections: dict[str, set[str]] = {}
+        self.looks = 0
+
+    async def look(self) -> None:
+        self.looks += 1
 
     async def nodes_of(self, users: Collection[str]) -> Mapping[str, Collection[str]]:
         self.look_ups += 1
@@ -109,7 +113,9 @@ class Rig:
 @pytest.fixture
 async def rig() -> AsyncIterator[Rig]:
     made = Rig(U1=["n2"], U2=["n2", "n3"])
+    made.directory.others = []
     await made.peers.start()
+    made.directory.others = ["n2", "n3", "n4"]
     yield made
     await made.peers.close()
 
@@ -210,6 +216,19 @@ async def test_a_node_that_cannot_be_reached_is_tried_until_it_can(rig: Rig, mon
     assert {entry["node"] for entry in logs} == {"n2"}
 
 
+async def test_a_signal_is_not_told_again(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could not be told for certain may have been told: a phone would ring twice."""
+    monkeypatch.setattr(peers_module, "_RETRY", 0.001)
+    rig.broker.broken["n2"] = TimeoutError("no answer in time")
+    signal = Signalled("U1", Raw(FRAME))
+    telling = spawn(rig.peers.tell([(("U1",), noted("U1", "first")), (("U1",), signal)]), name="tell")
+    await until(lambda: rig.broker.tries > 0)
+    del rig.broker.broken["n2"]
+    await asyncio.wait_for(telling, 10)
+    await rig.peers.tell([(("U1",), signal)])
+    assert rig.broker.told("n2") == [noted("U1", "first"), signal]
+
+
 async def test_a_node_that_is_gone_is_not_tried_for_ever(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers_module, "_RETRY", 0.001)
     rig.broker.broken["n2"] = RuntimeError("away")
@@ -229,7 +248,20 @@ async def test_closing_ends_what_is_still_being_tried(rig: Rig) -> None:
         await rig.peers.close()
 
 
+async def test_a_node_that_comes_makes_itself_known_to_all() -> None:
+    rig = Rig()
+    await rig.peers.start()
+    await until(lambda: len(rig.broker.forwarded) == 3)
+    assert [rig.broker.told(node) for node in ("n2", "n3", "n4")] == [[Joined()]] * 3
+    await rig.peers.close()
+
+
 # --- from others
+
+
+async def test_a_node_that_came_is_looked_for(rig: Rig) -> None:
+    await rig.hear(Joined())
+    assert rig.directory.looks == 1
 
 
 async def test_a_message_reaches_the_connections_of_both(rig: Rig) -> None:
@@ -315,7 +347,7 @@ async def test_a_fault_with_one_word_does_not_stop_those_behind_it(rig: Rig, mon
 def test_every_word_is_read_as_it_was_written() -> None:
     words: Sequence[Event] = [
         Delivered("U1_U2", build_stored(1)), Signalled("U1", Raw(FRAME)), Notified("U1", Raw(FRAME)),
-        Closed("U1", 4002, "spam", ["c1"]), Closed("U1", 1000, ""), GroupChanged("G1"),
+        Closed("U1", 4002, "spam", ["c1"]), Closed("U1", 1000, ""), GroupChanged("G1"), Joined(),
     ]  # fmt: skip
     assert msgspec.json.decode(encode(words), type=list[Event]) == words
 
