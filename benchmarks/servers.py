@@ -21,8 +21,8 @@ from typing import Self
 
 from kama.server.auth import TokenKeeper
 
-_SECRET = "a secret of the benchmarks, long enough to sign"
-KEEPER = TokenKeeper(_SECRET)
+SECRET = "a secret of the benchmarks, long enough to sign"
+KEEPER = TokenKeeper(SECRET)
 _TICKS = os.sysconf("SC_CLK_TCK")
 _START = 30.0
 _END = 40.0  # kama may drain for 30 s
@@ -133,7 +133,7 @@ class KamaServer(Server):
     def environment(self) -> Mapping[str, str]:
         return {
             **super().environment(),
-            "KAMA_AUTH__SECRET": _SECRET,
+            "KAMA_AUTH__SECRET": SECRET,
             "KAMA_LIMITS__MESSAGES_PER_SECOND": "0",
             "KAMA_LOG__LEVEL": "warning",
             "KAMA_STORE__SYNCHRONOUS": self._synchronous,
