@@ -17,7 +17,7 @@ from sqlalchemy import URL, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from kama.server.kafka_broker import KafkaBroker
+from kama.server.kafka_connection import KafkaConnection
 from kama.settings import Settings
 
 _TIMEOUT = 5.0
@@ -94,7 +94,7 @@ def _clock(what: str, at_ms: float) -> Finding:
 
 async def _kafka(settings: Settings) -> list[Finding]:
     kafka = settings.kafka
-    options = KafkaBroker(kafka, node="check", in_flight=1, alone=True).connection()
+    options = KafkaConnection(kafka, "check").options()
     admin = AIOKafkaAdminClient(**options)
     try:
         await admin.start()

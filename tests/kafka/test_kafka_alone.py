@@ -6,8 +6,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx2
 import pytest
 from kafka_cluster import Cluster, Places, history, login, new_user, postgres_database
 from support import NodeProcess
@@ -58,3 +60,15 @@ def test_a_node_without_redis_starts_again_after_a_kill(cluster: Cluster) -> Non
     with node:
         node.kill()
         node.start()
+
+
+@pytest.mark.heavy
+def test_of_two_nodes_without_redis_that_start_at_once_one_serves(cluster: Cluster) -> None:
+    nodes = [cluster.new_node() for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        failures = [start.exception() for start in [pool.submit(node.start) for node in nodes]]
+    (refused,) = [failure for failure in failures if failure is not None]
+    assert "redis.url" in str(refused) and "Traceback" not in str(refused)
+    (serving,) = [node for node, failure in zip(nodes, failures, strict=True) if failure is None]
+    with httpx2.Client(base_url=serving.url, trust_env=False, verify=False) as client:
+        assert client.get("/health/ready").status_code == 200
