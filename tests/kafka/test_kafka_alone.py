@@ -17,8 +17,8 @@ import httpx2
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from kafka_cluster import Cluster, Places, history, login, new_user, postgres_database
-from support import NodeProcess, text_message
+from kafka_cluster import Cluster, Places, history, login, new_user
+from support import NodeProcess, postgres_database, text_message
 
 pytestmark = pytest.mark.kafka
 
