@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import CorruptRecordException, UnsupportedCodecError
+from aiokafka.errors import CorruptRecordException, KafkaError, UnsupportedCodecError
 from aiokafka.structs import ConsumerRecord
 
 log = structlog.get_logger("kama.kafka")
@@ -51,7 +51,7 @@ class Fetcher:
         try:
             fetched = await self._fetch(most)
         except Exception as error:
-            log.warning("cannot fetch from Kafka: trying again", error=repr(error))
+            log.warning("cannot fetch from Kafka: trying again", error=_told(error))
             if not isinstance(error, _UNREADABLE):
                 await asyncio.sleep(_RETRY)
             self.failure = error
@@ -87,7 +87,7 @@ class Fetcher:
                 except _UNREADABLE as error:
                     # One at a time the position moves with every record: here it stands at this one.
                     offset = await self._consumer.position(place)
-                    kept.append(Unreadable(offset, f"cannot be read: {error!r}"))
+                    kept.append(Unreadable(offset, f"cannot be read: {_told(error)}"))
                     self._consumer.seek(place, offset + 1)
                     break
                 if not one:
@@ -102,3 +102,8 @@ class Fetcher:
         end: int | None = self._consumer.highwater(place)
         position: int = await self._consumer.position(place)
         return end is None or position < end
+
+
+def _told(error: Exception) -> str:
+    # Not its repr: that of a UnicodeDecodeError holds what could not be decoded. Kafka's errors name their kind.
+    return str(error) if isinstance(error, KafkaError) else f"{type(error).__name__}: {error}"
