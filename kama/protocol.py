@@ -15,6 +15,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from kama.errors import BadParameter, Code, KamaError, RateLimited
+from kama.refusals import UNREADABLE, describe, explain, fields_of
 
 PROTOCOL_VERSION = 1
 HISTORY_LIMIT = 50
@@ -136,9 +137,6 @@ CONTROL_TYPES = ("auth", "delivered", "read", "pull", "ping")
 
 _chat_decoder = msgspec.json.Decoder(ChatMessageRequest)
 _control_decoder = msgspec.json.Decoder(ControlFrame)
-_parts_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_any_decoder = msgspec.json.Decoder()
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _encoder = msgspec.json.Encoder()
 encode = _encoder.encode
 
@@ -156,7 +154,7 @@ def decode_frame(data: bytes) -> ChatMessageRequest | ControlFrame:
     frame: ChatMessageRequest | ControlFrame
     try:
         frame = _chat_decoder.decode(data)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         frame = _decode_other(data, error)
     if b"\\u0000" in data:
         _refuse_nul(frame)
@@ -180,7 +178,7 @@ def _decode_other(data: bytes, error: Exception) -> ControlFrame:
         raise _unreadable(error)
     try:
         raw = fields_of(data)
-    except _UNREADABLE as broken:
+    except UNREADABLE as broken:
         raise _unreadable(broken) from None
     kind = raw.get("type")
     client_msg_id = raw.get("client_msg_id")
@@ -199,76 +197,12 @@ def _decode_other(data: bytes, error: Exception) -> ControlFrame:
         return control
     except msgspec.ValidationError as control_error:
         raise explain(control_error, raw, BadFrame) from None
-    except _UNREADABLE as broken:
+    except UNREADABLE as broken:
         raise _unreadable(broken) from None
 
 
 def _unreadable(error: Exception) -> BadFrame:
     return BadFrame(f"expected one JSON object in UTF-8: {error}")
-
-
-def fields_of(data: bytes) -> dict[str, Any]:
-    """What a JSON object holds, for an error about it. Raises what msgspec raises when it is not one."""
-    return {name: _peek(part) for name, part in _parts_decoder.decode(data).items()}
-
-
-def _peek(part: msgspec.Raw) -> Any:
-    """The value, or its bytes where it nests too deep or is no number that fits."""
-    try:
-        return _any_decoder.decode(part)
-    except _UNREADABLE:
-        return part
-
-
-_EXPECTED = re.compile(r"Expected (?P<expected>.*?)(?:, got .*?)?(?: - at `\$\.?(?P<path>[^`]*)`)?\Z", re.S)
-_MISSING = re.compile(r"Object missing required field `(?P<field>[^`]*)`")
-_OUT_OF_RANGE = re.compile(r"(?:Integer value|Number) out of range(?: - at `\$\.?(?P<path>[^`]*)`)?")
-_UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>[^`]*)`")
-
-
-def explain(
-    error: msgspec.ValidationError, raw: Any, kind: type[KamaError] = BadParameter, **details: Any
-) -> KamaError:
-    """msgspec's refusal in our words: the field, what was expected and what came."""
-    text = str(error)
-    if missing := _MISSING.search(text):
-        field = missing["field"]
-        return kind(f"expected the field {field}, got none", field=field, **details)
-    if unknown := _UNKNOWN.search(text):
-        field = unknown["field"]
-        return kind(f"expected no field {field}: it is unknown here", field=field, **details)
-    if beyond := _OUT_OF_RANGE.match(text):
-        field = _first_name(beyond["path"])
-        return kind("expected a number that fits into 64 bits, got one that does not", field=field, **details)
-    if matched := _EXPECTED.match(text):
-        field = _first_name(matched["path"])
-        came = raw.get(field) if isinstance(raw, dict) and field else raw
-        expected = matched["expected"].replace("`", "")
-        return kind(f"expected {expected}, got {describe(came)}", field=field, **details)
-    return kind(text, **details)
-
-
-def _first_name(path: str | None) -> str | None:
-    return re.split(r"[.\[]", path or "")[0] or None
-
-
-def describe(value: Any) -> str:
-    """What came, in a few words and never at length: a payload has no place in an error."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "true" if value else "false"
-        case int() | float():
-            return f"the number {value}" if abs(value) < 10**15 else "a very large number"
-        case str():
-            return repr(value) if len(value) <= 24 else f"a string of {len(value)} characters"
-        case list():
-            return f"an array of {len(value)}"
-        case msgspec.Raw():
-            return "a value that cannot be read"
-        case _:
-            return "an object"
 
 
 def _refuse_nul(frame: ChatMessageRequest | ControlFrame) -> None:

@@ -1,17 +1,12 @@
 """What every test can use: one event loop library, no settings of whoever runs the tests, nodes, services."""
 
-import asyncio
 import os
-import threading
-import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from sqlalchemy import URL, make_url
-from sqlalchemy.ext.asyncio import create_async_engine
-from support import RunningNode, StartNode, make_settings, running_node
+from support import RunningNode, StartNode, make_settings, postgres_database, running_node, service
 
 
 @pytest.fixture(scope="session")
@@ -45,34 +40,8 @@ def kafka_servers() -> str:
 @pytest.fixture
 def postgres_url() -> Iterator[str]:
     """An empty database of the test's own on a real PostgreSQL."""
-    server = make_url(service("KAMA_TEST_POSTGRES_URL"))
-    name = f"test_{uuid.uuid4().hex}"
-    in_postgres(server, f"CREATE DATABASE {name}")
-    yield server.set(database=name).render_as_string(hide_password=False)
-    in_postgres(server, f"DROP DATABASE {name} WITH (FORCE)")
-
-
-def service(variable: str) -> str:
-    """Where a real service is. A full run must not do without it, another one skips what needs it."""
-    url = os.environ.get(variable)
-    if url:
-        return url
-    if os.environ.get("CI") == "true" or os.environ.get("KAMA_TEST_REQUIRE_SERVICES") == "1":
-        pytest.fail(f"{variable} is not set")
-    pytest.skip(f"{variable} is not set: run `make test`, or set it")
-
-
-def in_postgres(server: URL, statement: str) -> None:
-    async def execute() -> None:
-        engine = create_async_engine(server, isolation_level="AUTOCOMMIT")
-        async with engine.connect() as connection:
-            await connection.exec_driver_sql(statement)
-        await engine.dispose()
-
-    # In a thread of its own: the test's loop is not this fixture's.
-    thread = threading.Thread(target=lambda: asyncio.run(execute()))
-    thread.start()
-    thread.join()
+    with postgres_database(service("KAMA_TEST_POSTGRES_URL")) as url:
+        yield url
 
 
 @pytest.fixture

@@ -15,12 +15,16 @@ import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx2
+import pytest
 import uvicorn
+from sqlalchemy import make_url
+from sqlalchemy.ext.asyncio import create_async_engine
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -60,6 +64,40 @@ async def eventually(condition: Callable[[], Any], seconds: float = 10) -> Any:
         assert time.monotonic() < deadline, "waited in vain"
         await asyncio.sleep(0.01)
     return found
+
+
+# --- services ------------------------------------------------------------------------------------------
+
+
+def service(variable: str) -> str:
+    """Where a real service is. A full run must not do without it, another one skips what needs it."""
+    url = os.environ.get(variable)
+    if url:
+        return url
+    if os.environ.get("CI") == "true" or os.environ.get("KAMA_TEST_REQUIRE_SERVICES") == "1":
+        pytest.fail(f"{variable} is not set")
+    pytest.skip(f"{variable} is not set: run `make test`, or set it")
+
+
+@contextlib.contextmanager
+def postgres_database(server: str) -> Iterator[str]:
+    """An empty database of the test's own on a real PostgreSQL, dropped after."""
+    name = f"test_{uuid.uuid4().hex}"
+    _in_postgres(server, f"CREATE DATABASE {name}")
+    yield make_url(server).set(database=name).render_as_string(hide_password=False)
+    _in_postgres(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _in_postgres(server: str, statement: str) -> None:
+    async def execute() -> None:
+        engine = create_async_engine(server, isolation_level="AUTOCOMMIT")
+        async with engine.connect() as connection:
+            await connection.exec_driver_sql(statement)
+        await engine.dispose()
+
+    # In a thread of its own, which gives back what it raises: the test's loop is not a fixture's.
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, execute()).result()
 
 
 # --- nodes ---------------------------------------------------------------------------------------------

@@ -34,7 +34,6 @@ from kama.protocol import (
     conversation_id,
     decode_frame,
     decode_request,
-    describe,
     encode,
     envelope,
     error_envelope,
@@ -45,6 +44,7 @@ from kama.protocol import (
     local_time,
     participants,
 )
+from kama.refusals import describe
 
 VALID: dict[str, Any] = {"type": 0, "content": "hi", "send_id": "U1", "receive_id": "U2"}
 DEEP = b"[" * 50_000

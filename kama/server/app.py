@@ -24,6 +24,7 @@ from kama.server.chat_server import ChatServer
 from kama.server.delivery import Delivery
 from kama.server.directory import Directory, LocalDirectory
 from kama.server.guard import EXCEPTION_HANDLERS, guarded
+from kama.server.kafka_records import NODES
 from kama.server.limits import TokenBuckets
 from kama.server.logs import configure_logs
 from kama.server.membership import Membership
@@ -32,7 +33,7 @@ from kama.server.peers import Peers
 from kama.server.registry import ClientRegistry
 from kama.server.retries import Retries
 from kama.server.session import Sessions
-from kama.server.snowflake import Snowflake
+from kama.server.snowflake import NODE_MAX, Snowflake
 from kama.server.status import StatusWriter
 from kama.server.store.database import Database
 from kama.server.store.groups import GroupStore
@@ -113,7 +114,9 @@ class Node:
         await self.status.start()
         await self.broker.start()
         self.ids.number(await self.directory.start(self.settings.node.id))
-        self.ids.resume_after(await self.messages.last_uuid())
+        # The ids above those of nodes have the time of foreign records: no clock of ours.
+        numbers = NODES if self.settings.node.mode == "kafka" else NODE_MAX + 1
+        self.ids.resume_after(await self.messages.last_uuid(numbers))
         await self.peers.start()
         if self.retries is not None:
             await self.retries.start()
@@ -225,8 +228,6 @@ def _broker(settings: Settings, name: str) -> MessageBroker:
     size = settings.limits.channel_size
     if settings.node.mode == "channel":
         return ChannelBroker(size)
-    from kama.server.kafka_records import NODES
-
     if (settings.node.id or 0) >= NODES:
         raise SettingsError(
             f"expected node.id to be less than {NODES} in kafka mode, got {settings.node.id}: the others stand for "

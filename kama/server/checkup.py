@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError
 from msgspec import Struct
 from redis.asyncio import Redis
@@ -17,11 +18,12 @@ from sqlalchemy import URL, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from kama.server.kafka_broker import KafkaBroker
+from kama.server.kafka_connection import KafkaConnection
 from kama.settings import Settings
 
 _TIMEOUT = 5.0
 _CLOCKS_APART_MS = 1000
+_TIME = "message.timestamp.type"
 
 
 class Finding(Struct):
@@ -94,13 +96,14 @@ def _clock(what: str, at_ms: float) -> Finding:
 
 async def _kafka(settings: Settings) -> list[Finding]:
     kafka = settings.kafka
-    options = KafkaBroker(kafka, node="check", in_flight=1, alone=True).connection()
+    options = KafkaConnection(kafka, "check").options()
     admin = AIOKafkaAdminClient(**options)
     try:
         await admin.start()
         cluster = await admin.describe_cluster()
         brokers = len(cluster["brokers"])
         topics = {topic["topic"]: topic for topic in await admin.describe_topics([kafka.topic])}
+        (asked,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, kafka.topic, {_TIME: ""})])
         groups = await admin.list_consumer_groups()
     finally:
         await admin.close()
@@ -114,6 +117,7 @@ async def _kafka(settings: Settings) -> list[Finding]:
             None if enough else "start more brokers, or lower kafka.replication_factor",
         ),
         _topic(settings, topics.get(kafka.topic)),
+        *_times(kafka.topic, asked.resources),
         Finding("group", None, f"{kafka.group} {'exists' if kafka.group in dict(groups) else 'is new'}"),
     ]
 
@@ -127,6 +131,13 @@ def _topic(settings: Settings, topic: dict[str, Any] | None) -> Finding:
     found = f"{kafka.topic} has {len(partitions)} partitions in {copies} copies"
     same = len(partitions) == kafka.partitions and copies == kafka.replication_factor
     return Finding("topic", True if same else None, found, None if same else "kafka.partitions and replication differ")
+
+
+def _times(topic: str, resources: Sequence[Any]) -> list[Finding]:
+    """Of a topic that somebody else created; none of one that is not there."""
+    by_producers = any(entry[:2] == (_TIME, "CreateTime") for resource in resources for entry in resource[4])
+    hint = f"set {_TIME}=LogAppendTime for {topic}, as nodes do for a topic that they create"
+    return [Finding("times", None, "foreign producers' clocks time their messages", hint)] if by_producers else []
 
 
 def _company(settings: Settings) -> list[Finding]:

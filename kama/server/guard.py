@@ -24,7 +24,8 @@ from kama.errors import (
     TooLarge,
     Unauthorised,
 )
-from kama.protocol import envelope, error_envelope, explain
+from kama.protocol import envelope, error_envelope
+from kama.refusals import explain
 from kama.server.auth import Identity, Role
 
 if TYPE_CHECKING:

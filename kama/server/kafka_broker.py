@@ -7,14 +7,11 @@ its commit. A partition that is taken away meanwhile is committed only by whoeve
 from __future__ import annotations
 
 import asyncio
-import re
-import ssl
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import (
     IllegalStateError,
     InvalidProducerEpoch,
@@ -22,21 +19,23 @@ from aiokafka.errors import (
     MessageSizeTooLargeError,
     OutOfOrderSequenceNumber,
     ProducerFenced,
-    TopicAlreadyExistsError,
-    for_code,
 )
-from aiokafka.structs import ConsumerRecord
 
-from kama.errors import Busy, CannotConnect, SettingsError, TooLarge
+from kama.errors import Busy, CannotConnect, TooLarge
 from kama.server.broker import Record, Stored
-from kama.server.kafka_records import REASON, SOURCE, Place, Poison, decode_record, encode_record
+from kama.server.kafka_company import all_to_one, company, refuse_company
+from kama.server.kafka_connection import KafkaConnection
+from kama.server.kafka_dead_letters import DeadLetters
+from kama.server.kafka_fetch import Fetched, Fetcher, Unreadable
+from kama.server.kafka_inbox import KafkaInbox
+from kama.server.kafka_records import Place, Poison, decode_record, encode_record
+from kama.server.kafka_topics import KafkaTopics, inbox_topic
 from kama.server.tasks import cancel, spawn
 from kama.settings import KafkaSettings
 
 log = structlog.get_logger("kama.kafka")
 
 _BATCH = 500
-_POLL_MS = 250
 _CHECK = 2.0
 _SESSION_MS = 10_000
 _RETRY = 0.5
@@ -44,8 +43,8 @@ _RETRY_MAX = 5.0
 # A member that is told to give up partitions finishes its batch first, if that takes no longer than this.
 _HAND_OVER = 5.0
 _FORWARD = 5.0
-_INBOX_RETENTION_MS = 600_000
-_NOT_IN_TOPICS = re.compile(r"[^A-Za-z0-9.-]")
+# Times of others' records become ids and times of messages: those of Kafka, whatever clock the producer has.
+_TIMED_BY_KAFKA = {"message.timestamp.type": "LogAppendTime"}
 _BROKEN_PRODUCER = (OutOfOrderSequenceNumber, InvalidProducerEpoch, ProducerFenced)
 
 
@@ -58,8 +57,9 @@ class KafkaBroker:
     def __init__(self, settings: KafkaSettings, *, node: str, in_flight: int, alone: bool) -> None:
         self._settings = settings
         self._alone = alone
-        self._node = node
-        self._client_id = f"kama-{node}"
+        self._connection = KafkaConnection(settings, node)
+        self._topics = KafkaTopics(self._connection, settings.replication_factor)
+        self._inbox = KafkaInbox(self._connection, self._topics, settings.topic, node)
         self._room = asyncio.Semaphore(in_flight)
         self._in_flight = 0
         self._in_hand = 0
@@ -67,54 +67,50 @@ class KafkaBroker:
         self._idle.set()
         self._closed = False
         self._consumer: AIOKafkaConsumer | None = None
-        self._inbox: AIOKafkaConsumer | None = None
-        self._leftovers: set[str] = set()
+        self._fetcher: Fetcher | None = None
         self._producer: AIOKafkaProducer | None = None
         self._renewal: asyncio.Task[None] | None = None
-        self.poisoned = 0
+        self._dead_letters = DeadLetters(f"{settings.topic}.dlq", lambda: self._producer, self._look_at)
 
     @property
     def depth(self) -> int:
         return self._in_flight + self._in_hand
 
     @property
-    def dead_letter_topic(self) -> str:
-        return f"{self._settings.topic}.dlq"
+    def poisoned(self) -> int:
+        """Records that were no messages."""
+        return self._dead_letters.count
 
     # --- start and end
 
     async def start(self) -> None:
-        """Raises CannotConnect when no broker answers."""
-        topic = self._settings.topic
-        await self.create_topic(topic, partitions=self._settings.partitions)
-        await self.create_topic(self.dead_letter_topic, partitions=1)
+        """Raises CannotConnect when no broker answers, and SettingsError when it is not alone but should be."""
+        settings = self._settings
+        await self._topics.create(settings.topic, partitions=settings.partitions, config=_TIMED_BY_KAFKA)
+        await self._topics.create(self._dead_letters.topic, partitions=1, config={})
         if self._alone:
-            await self._refuse_company()
-        self._producer = await self._started(self._new_producer())
+            await refuse_company(self._connection, settings.group, 1.5 * _SESSION_MS / 1000)
+        self._producer = await self._connection.started_producer()
         if not self._alone:
-            await self._open_inbox()
-        consumer = self.new_consumer(
+            await self._inbox.open()
+        await self._join()
+
+    async def _join(self) -> None:
+        sharing = {"partition_assignment_strategy": [all_to_one()]} if self._alone else {}
+        consumer = self._connection.consumer(
             group_id=self._settings.group,
             auto_offset_reset="earliest",
             session_timeout_ms=_SESSION_MS,
             heartbeat_interval_ms=3_000,
             max_poll_interval_ms=600_000,
+            **sharing,
         )
-        consumer.subscribe([topic], listener=_HandOver(self))
-        self._consumer = await self._started(consumer)
-
-    async def _open_inbox(self) -> None:
-        """From its end: what was forwarded to an earlier life of this node is caught up from the store."""
-        name = self._inbox_topic(self._node)
-        await self.create_topic(name, partitions=1, config={"retention.ms": str(_INBOX_RETENTION_MS)})
-        self._inbox = await self._started(self.new_consumer(auto_offset_reset="earliest"))
-        place = TopicPartition(name, 0)
-        self._inbox.assign([place])
-        await self._inbox.seek_to_end(place)
-        await self._inbox.position(place)
-
-    def _inbox_topic(self, node: str) -> str:
-        return f"{self._settings.topic}.inbox.{_NOT_IN_TOPICS.sub('_', node)}"
+        consumer.subscribe([self._settings.topic], listener=_HandOver(self))
+        await self._connection.started(consumer)
+        self._consumer = consumer
+        self._fetcher = Fetcher(consumer, has_group=True)
+        if self._alone and not consumer.assignment():
+            raise company(self._settings.group)
 
     async def close(self) -> None:
         self._closed = True
@@ -129,114 +125,22 @@ class KafkaBroker:
         """Leave the group and end the connections, once nothing is consumed any more. Twice is harmless."""
         await self.close()
         await cancel(self._renewal)
-        consumer, self._consumer = self._consumer, None
-        inbox, self._inbox = self._inbox, None
+        consumer, self._consumer, self._fetcher = self._consumer, None, None
         producer, self._producer = self._producer, None
-        for part in (consumer, inbox, producer):
-            if part is not None:
-                try:
-                    async with asyncio.timeout(_HAND_OVER):
-                        await part.stop()
-                except (KafkaError, TimeoutError) as error:
-                    log.warning("Kafka client did not end cleanly", error=repr(error))
-        if inbox is not None:
-            await self._delete_topics([self._inbox_topic(self._node)])
-
-    def connection(self) -> dict[str, Any]:
-        """What every client of the brokers is made with."""
-        given = self._settings
-        options: dict[str, Any] = {
-            "bootstrap_servers": [server.strip() for server in given.bootstrap_servers.split(",")],
-            "client_id": self._client_id,
-            "security_protocol": given.security_protocol,
-            "metadata_max_age_ms": 30_000,
-        }
-        if given.security_protocol.startswith("SASL"):
-            password = given.sasl_password.get_secret_value() if given.sasl_password else ""
-            options |= {
-                "sasl_mechanism": given.sasl_mechanism,
-                "sasl_plain_username": given.sasl_username,
-                "sasl_plain_password": password,
-            }
-        if given.security_protocol.endswith("SSL"):
-            try:
-                options["ssl_context"] = ssl.create_default_context(cafile=given.ssl_cafile or None)
-            except OSError as error:  # no such file, or no certificates in it
-                raise SettingsError(f"cannot use {given.ssl_cafile}: {error}", field="kafka.ssl_cafile") from None
-        return options
-
-    def _new_producer(self) -> AIOKafkaProducer:
-        compression = None if self._settings.compression == "none" else self._settings.compression
-        return AIOKafkaProducer(
-            acks="all", enable_idempotence=True, compression_type=compression, linger_ms=0, **self.connection()
-        )
-
-    def new_consumer(self, **options: Any) -> AIOKafkaConsumer:
-        return AIOKafkaConsumer(enable_auto_commit=False, **self.connection(), **options)
-
-    async def _started(self, part: Any) -> Any:
-        try:
-            await part.start()
-        except BaseException as error:
-            await (part.close() if isinstance(part, AIOKafkaAdminClient) else part.stop())
-            if isinstance(error, KafkaError | OSError):
-                raise self._cannot_connect(error) from None
-            raise
-        return part
-
-    def _cannot_connect(self, error: object) -> CannotConnect:
-        servers = self._settings.bootstrap_servers
-        return CannotConnect(
-            f"no Kafka broker answers at {servers} (kafka.bootstrap_servers): {error}",
-            hint="start one: scripts/services up kafka, or name another: KAMA_KAFKA__BOOTSTRAP_SERVERS",
-        )
-
-    async def create_topic(self, name: str, *, partitions: int, config: Mapping[str, str] | None = None) -> None:
-        """Unless it is there. Raises CannotConnect."""
-        admin = await self._started(AIOKafkaAdminClient(**self.connection()))
-        try:
-            copies = self._settings.replication_factor
-            answer = await admin.create_topics([NewTopic(name, partitions, copies, topic_configs=dict(config or {}))])
-            for _, code, *message in answer.topic_errors:
-                failure = for_code(code)
-                if code and failure is not TopicAlreadyExistsError:
-                    raise CannotConnect(f"cannot create the topic {name}: {(message or [failure.__name__])[0]}")
-        except (KafkaError, OSError) as error:
-            raise self._cannot_connect(error) from None
-        finally:
-            await admin.close()
-
-    async def _refuse_company(self) -> None:
-        """A node that was killed is a member until its session ends: wait that long. Raises SettingsError."""
-        admin = await self._started(AIOKafkaAdminClient(**self.connection()))
-        try:
-            deadline = asyncio.get_running_loop().time() + 1.5 * _SESSION_MS / 1000
-            while any(group[5] for answer in await self._describe(admin) for group in answer.groups):
-                if asyncio.get_running_loop().time() > deadline:
-                    raise SettingsError(
-                        f"another node stores as the group {self._settings.group}, and nodes find each other in Redis",
-                        field="redis.url",
-                        hint="set redis.url (KAMA_REDIS__URL) for each of them",
-                    )
-                await asyncio.sleep(_RETRY)
-        finally:
-            await admin.close()
-
-    async def _describe(self, admin: AIOKafkaAdminClient) -> Sequence[Any]:
-        try:
-            answers: Sequence[Any] = await admin.describe_consumer_groups([self._settings.group])
-            return answers
-        except KafkaError as error:  # the first ever: Kafka is still making what it keeps groups in
-            log.debug("group cannot be described yet", error=repr(error))
-            return []
+        for client in (consumer, producer):
+            if client is not None:
+                await self._connection.ended(client, _HAND_OVER)
+        await self._inbox.close(_HAND_OVER)
 
     async def check(self) -> None:
-        """Raises KafkaError or TimeoutError unless a broker answers now."""
+        """Raises KafkaError or TimeoutError unless a broker answers now, and what fetching fails with."""
         if self._producer is None:
             raise KafkaError("not started")
         async with asyncio.timeout(_CHECK):
             if not await self._producer.client.force_metadata_update():
                 raise KafkaError("no broker answers")
+        if self._fetcher is not None and self._fetcher.failure is not None:
+            raise self._fetcher.failure
 
     # --- from node to node
 
@@ -245,49 +149,17 @@ class KafkaBroker:
             raise KafkaError("not started")
         try:
             async with asyncio.timeout(_FORWARD):
-                await self._producer.send_and_wait(self._inbox_topic(node), payload)
+                await self._producer.send_and_wait(inbox_topic(self._settings.topic, node), payload)
         except MessageSizeTooLargeError as error:
             raise TooLarge(f"larger than Kafka takes: {error}") from None
 
     async def inbox(self) -> AsyncIterator[bytes]:
-        while not self._closed and self._inbox is not None:
-            try:
-                fetched = await self._inbox.getmany(timeout_ms=_POLL_MS)
-            except KafkaError as error:
-                log.warning("cannot fetch from this node's inbox: trying again", error=repr(error))
-                await asyncio.sleep(_RETRY)
-                continue
-            for kept in fetched.values():
-                for raw in kept:
-                    yield raw.value
+        while not self._closed and self._inbox.is_open:
+            for payload in await self._inbox.fetch():
+                yield payload
 
     async def sweep(self, nodes: Collection[str]) -> None:
-        """Delete inboxes that no node has had for two sweeps: their nodes did not end cleanly."""
-        prefix = self._inbox_topic("")
-        alive = {self._inbox_topic(node) for node in nodes}
-        try:
-            admin = await self._started(AIOKafkaAdminClient(**self.connection()))
-            try:
-                orphans = {name for name in await admin.list_topics() if name.startswith(prefix)} - alive
-            finally:
-                await admin.close()
-        except (CannotConnect, KafkaError) as error:
-            log.warning("inboxes not swept", error=repr(error))
-            return
-        if forgotten := sorted(orphans & self._leftovers):
-            log.info("deleting inboxes of nodes that are gone", topics=forgotten)
-            await self._delete_topics(forgotten)
-        self._leftovers = orphans
-
-    async def _delete_topics(self, names: Sequence[str]) -> None:
-        try:
-            admin = await self._started(AIOKafkaAdminClient(**self.connection()))
-            try:
-                await admin.delete_topics(list(names))
-            finally:
-                await admin.close()
-        except (CannotConnect, KafkaError) as error:
-            log.warning("topics not deleted", topics=list(names), error=repr(error))
+        await self._inbox.sweep(nodes)
 
     # --- publish
 
@@ -351,7 +223,7 @@ class KafkaBroker:
         old, delay = self._producer, _RETRY
         while not self._closed:
             try:
-                self._producer = await self._started(self._new_producer())
+                self._producer = await self._connection.started_producer()
                 break
             except CannotConnect:
                 await asyncio.sleep(delay)
@@ -362,13 +234,8 @@ class KafkaBroker:
     # --- consume
 
     async def batches(self) -> AsyncIterator[Sequence[Record]]:
-        while not self._closed and self._consumer is not None:
-            try:
-                fetched = await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=_BATCH)
-            except KafkaError as error:
-                log.warning("cannot fetch from Kafka: trying again", error=repr(error))
-                await asyncio.sleep(_RETRY)
-                continue
+        while not self._closed and self._fetcher is not None:
+            fetched = await self._fetcher.fetch(_BATCH)
             if not fetched:
                 continue
             self._idle.clear()
@@ -382,35 +249,19 @@ class KafkaBroker:
                 self._in_hand = 0
                 self._idle.set()
 
-    async def _decode_all(self, fetched: Mapping[TopicPartition, list[ConsumerRecord[Any, Any]]]) -> list[Record]:
+    async def _decode_all(self, fetched: Fetched) -> list[Record]:
         records: list[Record] = []
-        for kept in fetched.values():
+        for (topic, partition), kept in fetched.items():
             for raw in kept:
-                place = Place(raw.topic, raw.partition, raw.offset, raw.timestamp)
+                if isinstance(raw, Unreadable):
+                    await self._dead_letters.put(None, f"{topic}/{partition}/{raw.offset}", raw.reason)
+                    continue
+                place = Place(topic, partition, raw.offset, raw.timestamp)
                 try:
                     records.append(decode_record(raw.value, raw.headers, place))
                 except Poison as reason:
-                    await self._bury(raw, place, str(reason))
+                    await self._dead_letters.put(raw, str(place), str(reason))
         return records
-
-    async def _bury(self, raw: ConsumerRecord[Any, Any], place: Place, reason: str) -> None:
-        """To the dead-letter topic, with its reason, before anything behind it is committed."""
-        self.poisoned += 1
-        log.warning("record is no message: moved to the dead-letter topic", place=str(place), reason=reason)
-        ours = [(REASON, reason.encode()), (SOURCE, str(place).encode())]
-        # Kafka's clients refuse to send a record that has neither key nor value.
-        key, value, headers = raw.key, raw.value or b"", [*raw.headers, *ours]
-        while self._producer is not None:
-            try:
-                await self._producer.send_and_wait(self.dead_letter_topic, value, key=key, headers=headers)
-                return
-            except MessageSizeTooLargeError:
-                log.warning("record is too large for the dead-letter topic: moved without its value", place=str(place))
-                key, value, headers = None, b"", ours
-            except KafkaError as error:
-                self._look_at(error)
-                log.warning("cannot reach the dead-letter topic: trying again", error=repr(error))
-                await asyncio.sleep(_RETRY)
 
     async def _commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Only what is ours still: somebody else has the rest, and reads it again, and finds it stored."""

@@ -14,8 +14,6 @@ from kama.server.broker import Record
 from kama.server.snowflake import EPOCH_MS, timestamp_ms
 
 UUID = "kama_uuid"
-REASON = "kama_reason"
-SOURCE = "kama_source"
 
 # Nodes have the lower half of the snowflake's node numbers, partitions of others' records the upper one.
 NODES = 512

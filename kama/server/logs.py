@@ -8,6 +8,8 @@ from typing import Literal
 
 import structlog
 
+from kama.server.outages import KAFKA_IS_AWAY, OutageFilter
+
 LogFormat = Literal["auto", "text", "json"]
 _QUIET = ("aiokafka", "uvicorn.error", "uvicorn.access", "aiosqlite", "sqlalchemy", "alembic", "asyncio", "websockets")
 
@@ -45,6 +47,7 @@ def configure_logs(level: str, style: LogFormat = "auto") -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *extra, renderer],
         )
     )
+    handler.addFilter(OutageFilter("aiokafka", KAFKA_IS_AWAY))
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(number)

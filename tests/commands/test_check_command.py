@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import uuid
 from pathlib import Path
 
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from command_line import Kama
 
 
@@ -56,3 +59,23 @@ def test_a_cluster_that_is_there_passes(
     found = {check["what"]: check["found"] for check in done.json["checks"]}
     assert found["topic"].endswith("is not there yet: the first node creates it")
     assert found["kafka"].endswith("answers") or found["kafka"].endswith("answer")
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize(("timed_by", "told"), [("CreateTime", True), ("LogAppendTime", False)])
+async def test_a_topic_that_producers_time_is_told(
+    kama: Kama, monkeypatch: pytest.MonkeyPatch, kafka_servers: str, timed_by: str, told: bool
+) -> None:
+    topic = f"timed-{uuid.uuid4().hex}"
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka_servers)
+    await admin.start()
+    await admin.create_topics([NewTopic(topic, 12, 1, topic_configs={"message.timestamp.type": timed_by})])
+    monkeypatch.setenv("KAMA_KAFKA__BOOTSTRAP_SERVERS", kafka_servers)
+    monkeypatch.setenv("KAMA_KAFKA__TOPIC", topic)
+    try:
+        done = await asyncio.to_thread(kama, "check", "--mode", "kafka", "--json")
+    finally:
+        await admin.delete_topics([topic])
+        await admin.close()
+    hints = [check["hint"] for check in done.json["checks"] if check["what"] == "times"]
+    assert [f"message.timestamp.type=LogAppendTime for {topic}" in hint for hint in hints] == [True] * told

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import subprocess
 import sys
-import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -21,8 +19,7 @@ import asyncpg
 import httpx2
 import pytest
 import redis
-from sqlalchemy import make_url
-from support import Frame, NodeProcess, Peer, bearer
+from support import Frame, NodeProcess, Peer, bearer, postgres_database, service
 from test_services import SERVICES, services_in, started_url
 
 KAFKA = "KAMA_TEST_KAFKA_BOOTSTRAP_SERVERS"
@@ -47,16 +44,7 @@ class Places:
 
 def shared_places() -> Places:
     """Those of this run. A full run must not do without them, another one skips what needs them."""
-    return Places(*(_service(variable) for variable in (KAFKA, REDIS, POSTGRES)))
-
-
-def _service(variable: str) -> str:
-    url = os.environ.get(variable)
-    if url:
-        return url
-    if os.environ.get("CI") == "true" or os.environ.get("KAMA_TEST_REQUIRE_SERVICES") == "1":
-        pytest.fail(f"{variable} is not set")
-    pytest.skip(f"{variable} is not set: run `make test`, or set it")
+    return Places(*(service(variable) for variable in (KAFKA, REDIS, POSTGRES)))
 
 
 @dataclass(frozen=True)
@@ -109,20 +97,6 @@ def redis_database(url: str) -> Iterator[str]:
     pytest.fail("all of Redis' databases are in use")
 
 
-@contextmanager
-def postgres_database(url: str) -> Iterator[str]:
-    """An empty database, dropped after."""
-    name = f"test_{uuid.uuid4().hex}"
-    _in_thread(lambda: _execute(url, f"CREATE DATABASE {name}"))
-    yield make_url(url).set(database=name).render_as_string(hide_password=False)
-    _in_thread(lambda: _execute(url, f"DROP DATABASE {name} WITH (FORCE)"))
-
-
-async def _execute(url: str, statement: str) -> None:
-    async with connected_postgres(url) as connection:
-        await connection.execute(statement)
-
-
 @asynccontextmanager
 async def connected_postgres(url: str) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(url.replace("+asyncpg", ""))
@@ -130,13 +104,6 @@ async def connected_postgres(url: str) -> AsyncIterator[asyncpg.Connection]:
         yield connection
     finally:
         await connection.close()
-
-
-def _in_thread(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    # The test's loop is not a fixture's.
-    thread = threading.Thread(target=lambda: asyncio.run(work()))
-    thread.start()
-    thread.join()
 
 
 # --- nodes ---------------------------------------------------------------------------------------------

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx2
 import pytest
-from kafka_cluster import Cluster, Places, history, login, new_user, postgres_database
-from support import NodeProcess
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from kafka_cluster import Cluster, Places, history, login, new_user
+from support import NodeProcess, postgres_database, text_message
 
 pytestmark = pytest.mark.kafka
 
@@ -58,3 +66,38 @@ def test_a_node_without_redis_starts_again_after_a_kill(cluster: Cluster) -> Non
     with node:
         node.kill()
         node.start()
+
+
+@pytest.mark.heavy
+def test_of_two_nodes_without_redis_that_start_at_once_one_serves(cluster: Cluster) -> None:
+    nodes = [cluster.new_node() for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        failures = [start.exception() for start in [pool.submit(node.start) for node in nodes]]
+    (refused,) = [failure for failure in failures if failure is not None]
+    assert "redis.url" in str(refused) and "Traceback" not in str(refused)
+    (serving,) = [node for node, failure in zip(nodes, failures, strict=True) if failure is None]
+    with httpx2.Client(base_url=serving.url, trust_env=False, verify=False) as client:
+        assert client.get("/health/ready").status_code == 200
+
+
+@pytest.mark.heavy
+async def test_a_foreign_producer_whose_clock_runs_ahead_does_not_move_our_times(cluster: Cluster) -> None:
+    """On a topic of somebody else's making, which has the producers' times, and across a restart."""
+    me, you = new_user(), new_user()
+    admin = AIOKafkaAdminClient(bootstrap_servers=cluster.places.kafka)
+    await admin.start()
+    await admin.create_topics([NewTopic(cluster.topic, 1, 1)])
+    await admin.close()
+    node = cluster.new_node()
+    with node:
+        async with login(node, me) as receiver, AIOKafkaProducer(bootstrap_servers=cluster.places.kafka) as producer:
+            ahead = int(time.time() + 3000) * 1000  # Kafka itself refuses more than an hour
+            await producer.send_and_wait(cluster.topic, json.dumps(text_message(you, me)).encode(), timestamp_ms=ahead)
+            foreign = (await receiver.wait_for_many(1))[0]
+        node.signal(signal.SIGTERM)
+        await asyncio.to_thread(node.wait)
+        await asyncio.to_thread(node.start)
+        async with login(node, me) as sender:
+            await sender.say(you, "now", client_msg_id="m1")
+            ours = await sender.wait_for(lambda frame: frame.get("content") == "now")
+        assert ours["seq"] == foreign["seq"] + 1 and ours["created_at"] < foreign["created_at"]

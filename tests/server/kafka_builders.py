@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import struct
 import uuid
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -11,12 +12,16 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import ConsumerRecord
 from server_builders import build_record
 
 from kama.server.broker import Record
 from kama.server.kafka_broker import KafkaBroker
 from kama.settings import KafkaSettings
+
+# Where the checksum of a record batch stands, over everything behind it.
+_CHECKSUM = 17
 
 _uuids = itertools.count(1_800_000_000_000 << 22)
 
@@ -71,6 +76,18 @@ class Kafka:
         """As a foreign producer does: without anything of ours."""
         async with AIOKafkaProducer(bootstrap_servers=self.servers, max_request_size=4 << 20) as producer:
             await producer.send_and_wait(self.topic, value, **details)
+
+    async def post_unreadable(self, partition: int = 0, *, topic: str | None = None) -> None:
+        """A record with a header whose name is not UTF-8: other clients write such a name, aiokafka cannot read it."""
+        async with AIOKafkaProducer(bootstrap_servers=self.servers) as producer:
+            batch = producer.create_batch()
+            batch.append(key=None, value=b"{}", timestamp=None, headers=[("name", b"")])
+            batch.close()
+            packed = batch._build()
+            packed[:] = packed.replace(b"name", b"\xff\xfe\xfd\xfc")
+            struct.pack_into(">I", packed, _CHECKSUM, calc_crc32c(bytes(packed[_CHECKSUM + 4 :])))
+            sent = await producer.send_batch(batch, topic or self.topic, partition=partition)
+            await sent
 
     async def read(self, topic: str, count: int) -> list[ConsumerRecord[Any, Any]]:
         """The first that many records of a topic."""

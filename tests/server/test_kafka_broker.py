@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
@@ -15,7 +16,8 @@ from kama.errors import CannotConnect, SettingsError, TooLarge
 from kama.server import kafka_broker
 from kama.server.broker import Record
 from kama.server.kafka_broker import KafkaBroker
-from kama.server.kafka_records import REASON, SOURCE
+from kama.server.kafka_dead_letters import REASON, SOURCE
+from kama.server.kafka_topics import inbox_topic
 from kama.server.tasks import cancel, spawn
 
 pytestmark = pytest.mark.kafka
@@ -96,7 +98,7 @@ async def test_more_copies_than_there_are_brokers_are_refused_with_the_topics_na
 
 async def test_a_node_with_others_has_an_inbox_and_takes_it_away_at_the_end(kafka: Kafka) -> None:
     broker = await kafka.start("host:8000", alone=False)
-    assert f"{kafka.topic}.inbox.host_8000" in await kafka.topics()
+    assert f"{kafka.topic}.inbox.host_3a8000" in await kafka.topics()
     await broker.stop()
     assert await kafka.topics() == {kafka.topic, f"{kafka.topic}.dlq"}
 
@@ -149,7 +151,7 @@ async def test_poison_goes_to_the_dead_letters_and_the_partition_goes_on(kafka: 
         await kafka.post(value, key=b"k", headers=[("trace", b"5")])
     assert contents(await take(broker.batches(), 2)) == ["good", "good"]
     assert broker.poisoned == 1
-    (dead,) = await kafka.read(broker.dead_letter_topic, 1)
+    (dead,) = await kafka.read(f"{kafka.topic}.dlq", 1)
     headers = dict(dead.headers)
     assert (dead.key, dead.value, headers["trace"]) == (b"k", b"nonsense", b"5")
     assert headers[REASON].startswith(b"expected one JSON object")
@@ -185,8 +187,81 @@ async def test_any_poison_lets_what_is_behind_it_pass(
     await kafka.post(value, **details)
     await kafka.post(GOOD)
     assert contents(await take(broker.batches(), 1)) == ["good"]
-    (dead,) = await kafka.read(broker.dead_letter_topic, 1)
+    (dead,) = await kafka.read(f"{kafka.topic}.dlq", 1)
     assert dict(dead.headers)[SOURCE] == f"{kafka.topic}/0/0".encode()
+
+
+async def test_a_record_that_the_library_cannot_read_is_a_dead_letter_that_names_its_place(kafka: Kafka) -> None:
+    broker = await kafka.start()
+    await kafka.post(GOOD)
+    await kafka.post_unreadable()
+    await kafka.post(GOOD)
+    batches = broker.batches()
+    assert contents(await take(batches, 2)) == ["good", "good"]
+    assert broker.poisoned == 1
+    (dead,) = await kafka.read(f"{kafka.topic}.dlq", 1)
+    headers = dict(dead.headers)
+    assert headers[SOURCE] == f"{kafka.topic}/0/1".encode()
+    assert headers[REASON].startswith(b"cannot be read: UnicodeDecodeError")
+
+
+async def test_unreadable_records_lose_nothing_in_any_partition(kafka: Kafka) -> None:
+    """What was taken from the other partitions when the library gave up is read again."""
+    await kafka.admin.create_topics([NewTopic(kafka.topic, 9, 1)])
+    await kafka.post_unreadable(8)
+    await kafka.post_unreadable(8)
+    for number in range(36):
+        await kafka.post(GOOD.replace(b"good", b"%d" % number), partition=number % 9)
+    consumer = Consumer(await kafka.start())
+    await until(lambda: sorted(map(int, set(contents(consumer.records)))) == list(range(36)), timeout=30)
+
+    async def is_all_committed() -> bool:
+        return sum([await kafka.committed(partition) or 0 for partition in range(9)]) == 36 + 2
+
+    await until_true(is_all_committed)
+    assert consumer.broker.poisoned == 2
+    await consumer.broker.check()
+    await consumer.leave()
+
+
+async def test_unreadable_records_before_a_node_starts_are_passed_too(kafka: Kafka) -> None:
+    await kafka.admin.create_topics([NewTopic(kafka.topic, 1, 1)])
+    await kafka.post_unreadable()
+    await kafka.post(GOOD)
+    assert contents(await take((await kafka.start()).batches(), 1)) == ["good"]
+
+
+async def test_whatever_a_fetch_raises_the_batches_go_on_and_the_check_tells(
+    kafka: Kafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = await kafka.start()
+    await broker.check()
+
+    async def getmany(*_places: object, **_options: object) -> None:
+        raise ZeroDivisionError("a fault of the library")
+
+    with monkeypatch.context() as faulty:
+        faulty.setattr(broker._consumer, "getmany", getmany)
+        consumer = Consumer(broker)
+        await until(lambda: broker._fetcher is not None and broker._fetcher.failure is not None)
+        with pytest.raises(ZeroDivisionError):
+            await broker.check()
+    sent = await send(broker, 3)
+    await until(lambda: consumer.uuids == sent)
+    await broker.check()
+    await consumer.leave()
+
+
+# --- the time of a message
+
+
+async def test_a_foreign_record_has_the_time_at_which_kafka_took_it(kafka: Kafka) -> None:
+    """A producer whose clock runs ahead would push the ids of all that comes after."""
+    broker = await kafka.start()
+    now = time.time_ns() // 1_000_000
+    await kafka.post(GOOD, timestamp_ms=now + 86_400_000)
+    (record,) = await take(broker.batches(), 1)
+    assert abs(record.accepted_ms - now) < 60_000
 
 
 # --- a group
@@ -301,11 +376,19 @@ async def test_the_inbox_of_an_earlier_life_is_not_read_again(kafka: Kafka, monk
     one, two = await two_with_inboxes(kafka)
     await one.forward("n2", b"old")
     with monkeypatch.context() as killed:
-        killed.setattr(two, "_delete_topics", lambda names: asyncio.sleep(0))
+        killed.setattr(two._topics, "delete", lambda names: asyncio.sleep(0))
         await two.stop()
     reborn = await kafka.start("n2", alone=False, group=f"{kafka.topic}.n2")
     await one.forward("n2", b"new")
     assert await payloads(reborn, 1) == [b"new"]
+
+
+async def test_an_inbox_goes_on_past_what_nobody_can_read(kafka: Kafka) -> None:
+    one, two = await two_with_inboxes(kafka)
+    await one.forward("n2", b"before")
+    await kafka.post_unreadable(topic=inbox_topic(kafka.topic, "n2"))
+    await one.forward("n2", b"after")
+    assert await payloads(two, 2) == [b"before", b"after"]
 
 
 async def test_closing_ends_the_inbox(kafka: Kafka) -> None:
@@ -333,6 +416,23 @@ async def test_a_sweep_deletes_the_inboxes_of_nodes_that_are_gone_twice_in_a_row
 
 
 # --- company
+
+
+@pytest.mark.parametrize("round", range(3))
+async def test_of_two_that_start_without_redis_at_once_one_has_all_and_the_other_is_refused(
+    kafka: Kafka, monkeypatch: pytest.MonkeyPatch, round: int
+) -> None:
+    """Neither finds the other when it looks."""
+
+    async def nobody_there(*_: object) -> None:
+        pass
+
+    monkeypatch.setattr(kafka_broker, "refuse_company", nobody_there)
+    starts = [kafka.start(node, partitions=3) for node in ("n1", "n2")]
+    (refused,) = [end for end in await asyncio.gather(*starts, return_exceptions=True) if isinstance(end, Exception)]
+    assert isinstance(refused, SettingsError) and refused.field == "redis.url"
+    shares = [partitions_of(broker) for broker in kafka._made]
+    assert sorted(map(len, shares)) == [0, 3]
 
 
 async def test_a_second_node_without_redis_is_refused(kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from test_services_kafka import VARIABLE, heavy
 from kama.errors import Busy, CannotConnect, KamaError, SettingsError, TooLarge
 from kama.server.broker import Record, Stored
 from kama.server.kafka_broker import KafkaBroker
+from kama.server.kafka_connection import KafkaConnection
 from kama.server.tasks import cancel, spawn
 from kama.settings import KafkaSettings
 
@@ -40,6 +41,10 @@ async def broker_at(servers: str, *, in_flight: int = 10, **values: Any) -> Asyn
     broker = KafkaBroker(settings, node="n1", in_flight=in_flight, alone=True)
     yield broker
     await broker.stop()
+
+
+def connection_to(servers: str, **values: Any) -> KafkaConnection:
+    return KafkaConnection(KafkaSettings.model_validate({"bootstrap_servers": servers, **values}), "n1")
 
 
 async def test_nobody_at_the_address_is_told_with_the_setting_and_soon() -> None:
@@ -71,10 +76,9 @@ async def test_a_broker_that_was_not_started_takes_nothing_and_can_be_ended() ->
         assert [batch async for batch in broker.batches()] == [payload async for payload in broker.inbox()] == []
 
 
-async def test_the_security_settings_reach_the_clients() -> None:
+def test_the_security_settings_reach_the_clients() -> None:
     values = {"security_protocol": "SASL_SSL", "sasl_mechanism": "SCRAM-SHA-512", "sasl_username": "kama"}
-    async with broker_at("a:1, b:2", **values, sasl_password="s3cret") as broker:
-        options = broker.connection()
+    options = connection_to("a:1, b:2", **values, sasl_password="s3cret").options()
     context = options.pop("ssl_context")
     assert context.check_hostname
     assert options.items() >= {
@@ -83,9 +87,8 @@ async def test_the_security_settings_reach_the_clients() -> None:
     }.items()  # fmt: skip
 
 
-async def test_without_a_word_on_security_there_is_none() -> None:
-    async with broker_at("a:1") as broker:
-        assert not {name for name in broker.connection() if name.startswith(("sasl", "ssl"))}
+def test_without_a_word_on_security_there_is_none() -> None:
+    assert not {name for name in connection_to("a:1").options() if name.startswith(("sasl", "ssl"))}
 
 
 async def test_certificates_that_are_not_there_are_told_with_the_setting() -> None:
@@ -224,11 +227,10 @@ async def test_a_producer_that_lost_its_place_is_replaced(
     """An idempotent producer goes on failing from there on."""
     fresh = Producer()
 
-    async def started(_part: object) -> Producer:
+    async def started_producer() -> Producer:
         return fresh
 
-    monkeypatch.setattr(broker, "_new_producer", lambda: None)
-    monkeypatch.setattr(broker, "_started", started)
+    monkeypatch.setattr(broker._connection, "started_producer", started_producer)
     with capture_logs() as logs:
         for _ in range(2):
             await broker.publish(told.record(), 5)

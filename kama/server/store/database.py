@@ -33,11 +33,24 @@ from kama.server.store.migrate import upgrade
 _READERS = 4
 
 
+# Classes of SQLSTATE that are about the values of a statement: cardinality, data, constraints, views, sizes
+# (https://www.postgresql.org/docs/current/errcodes-appendix.html).
+_ABOUT_VALUES = ("21", "22", "23", "44", "54")
+
+
 def is_transient(error: BaseException) -> bool:
-    """Whether the same statement may succeed later: the database is away, locked or full, rather than unwilling."""
+    """Whether the same statement may succeed later: the database is not there or not fit, rather than unwilling.
+
+    Only what is held against the values themselves will not pass. All else may, by itself or by an operator's hand:
+    a lost connection, a lock, a full disk, and a table that is not there (class 42) because a migration has still to
+    make it. To wait for that drops nothing that was accepted; to give up would drop all of it.
+    """
     if isinstance(error, IntegrityError | DataError):
         return False
-    if isinstance(error, StatementError) and not isinstance(error, DBAPIError):
+    if isinstance(error, DBAPIError):
+        # Of asyncpg's errors about data, SQLAlchemy makes no DataError.
+        return not (getattr(error.orig, "sqlstate", None) or "").startswith(_ABOUT_VALUES)
+    if isinstance(error, StatementError):
         return False  # a parameter that no driver takes: it never got as far as the database
     return isinstance(error, SQLAlchemyError | OSError)
 

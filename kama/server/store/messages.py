@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from msgspec import UNSET
-from sqlalchemy import Row, func, insert, select
+from sqlalchemy import Row, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kama.protocol import SEQ_MAX, Message, MessageStatus, build_message, local_time, participants
 from kama.server.broker import Record, Stored
+from kama.server.snowflake import NODE_MAX
 from kama.server.store.database import Database
 from kama.server.store.pairs import select_by_pairs
 from kama.server.store.schema import conversations, cursors, messages
@@ -138,10 +139,12 @@ class MessageStore:
             rows = await connection.execute(select_by_pairs(self._database, keys, *wanted))
         return {(row.send_id, row.client_msg_id): row.uuid for row in rows}
 
-    async def last_uuid(self) -> int:
-        """The greatest id ever stored, 0 when there is none."""
+    async def last_uuid(self, nodes: int = NODE_MAX + 1) -> int:
+        """The greatest id ever stored that a node with a number below `nodes` made, 0 when there is none."""
+        made_by = messages.c.uuid // 4096 % (NODE_MAX + 1)
+        query = select(messages.c.uuid).where(made_by < nodes).order_by(messages.c.uuid.desc()).limit(1)
         async with self._database.read() as connection:
-            return (await connection.scalar(select(func.max(messages.c.uuid)))) or 0
+            return (await connection.scalar(query)) or 0
 
 
 async def _head(connection: AsyncConnection, conversation: str) -> tuple[int, int]:

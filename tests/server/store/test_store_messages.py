@@ -291,6 +291,13 @@ async def test_the_last_uuid_is_the_greatest_ever_stored(messages: MessageStore)
     assert await messages.last_uuid() == 900
 
 
+async def test_the_last_uuid_of_nodes_is_no_foreign_records(messages: MessageStore) -> None:
+    last_of_nodes, foreign = (9 << 22) + (511 << 12) + 4095, (9999 << 22) + (512 << 12)
+    await messages.insert_batch([build_record(uuid=uuid) for uuid in (7, last_of_nodes, foreign)])
+    assert await messages.last_uuid(512) == last_of_nodes
+    assert await messages.last_uuid() == foreign
+
+
 async def test_history_shows_the_status(messages: MessageStore, progress: ProgressStore) -> None:
     record = build_record()
     await messages.insert_batch([record])
