@@ -21,6 +21,7 @@ from redis.retry import Retry
 
 from kama import __version__
 from kama.errors import CannotConnect, Forbidden, RateLimited
+from kama.monitor_protocol import Node
 from kama.server.directory import NodeInfo
 from kama.server.leases import Lease, Leases
 from kama.server.node_table import NodeTable
@@ -42,7 +43,7 @@ _NEW = 2 * _BEAT
 
 class RedisDirectory:
     """`resync` is called when this node may have been passed over for a while, `sweep` now and then with all nodes,
-    `renumber` when another number has to stand in message ids."""
+    `renumber` when another number has to stand in message ids; `describe` gives what others see of this node."""
 
     def __init__(
         self,
@@ -56,6 +57,7 @@ class RedisDirectory:
         resync: Callable[[], Awaitable[None]],
         sweep: Callable[[Collection[str]], Coroutine[Any, Any, None]],
         renumber: Callable[[int], None],
+        describe: Callable[[], Node | None] = lambda: None,
     ) -> None:
         # Everybody who logs in at once asks at once: they share a few connections, and wait for their turn.
         pool = BlockingConnectionPool.from_url(
@@ -68,7 +70,7 @@ class RedisDirectory:
         )
         self._redis: Redis = Redis.from_pool(pool)
         self._name = name
-        self._epoch = secrets.token_hex(4)
+        self.epoch = secrets.token_hex(4)
         self._registry = registry
         self._address = address
         self._per_user = per_user
@@ -76,8 +78,9 @@ class RedisDirectory:
         self._resync = resync
         self._sweep = sweep
         self._renumber = renumber
-        self._table = NodeTable(self._redis, name, self._epoch, self._announcement)
-        self._leases = Leases(self._redis, name, self._epoch)
+        self._table = NodeTable(self._redis, name, self.epoch, self._announcement)
+        self._leases = Leases(self._redis, name, self.epoch)
+        self._describe = describe
         self._swept = time.monotonic()
         self._away = False
         self._renewed = 0.0
@@ -127,12 +130,13 @@ class RedisDirectory:
     def _announcement(self, number: int) -> NodeInfo:
         return NodeInfo(
             name=self._name,
-            epoch=self._epoch,
+            epoch=self.epoch,
             id=number,
             address=self._address,
             version=__version__,
             connections=len(self._registry),
             beat_ms=time.time_ns() // 1_000_000,
+            node=self._describe(),
         )
 
     # --- the heartbeat
@@ -265,6 +269,10 @@ class RedisDirectory:
             await self._table.look()
         except (RedisError, OSError) as error:
             self._went_away(error)
+
+    @property
+    def trouble(self) -> str:
+        return "does not answer: deliveries go to all nodes until it is back" if self._away else ""
 
     async def nodes_of(self, users: Collection[str]) -> Mapping[str, Collection[str]]:
         others = self.others
