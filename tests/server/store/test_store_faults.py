@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -32,7 +34,14 @@ async def fault_of(url: str | URL, *statements: Statement, **options: Any) -> Ex
         return error
     finally:
         await engine.dispose()
+        await no_threads_left()
     raise AssertionError("nothing was raised")
+
+
+async def no_threads_left() -> None:
+    """aiosqlite does not wait for the thread of a connection that could not be made, which tells the loop later."""
+    while any("_connection_worker_thread" in thread.name for thread in threading.enumerate()):
+        await asyncio.sleep(0.001)
 
 
 def sqlstate(error: Exception) -> str | None:
