@@ -14,6 +14,8 @@ from benchmarks.scale.costs import Costs
 from benchmarks.scale.simulation import Lock, Process, Server, Signal, Simulation
 
 BATCH = 500
+# A ping, BEGIN, three or four statements, COMMIT.
+ROUND_TRIPS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,7 @@ class Setup:
 
     `at_once`: a node writes to the inboxes of all others at the same time rather than one after the other. `hot`: the
     share of messages that belong to one conversation. `across`: the two of a pair are never on the same node.
+    `client_us`: what who sends and receives takes of the shared machine, a message; `others`: cores that are not ours.
     """
 
     nodes: int
@@ -31,6 +34,8 @@ class Setup:
     at_once: bool = False
     hot: float = 0.0
     across: bool = False
+    client_us: float = 0.0
+    others: float = 0.0
 
     @property
     def storing(self) -> int:
@@ -88,7 +93,9 @@ class Cluster:
         self._rate = rate
         self._random = random.Random(seed)
         self._simulation = simulation = Simulation()
-        machine = Server(simulation, setup.shared_cores) if setup.shared_cores else None
+        cores = setup.shared_cores
+        machine = Server(simulation, cores, 1 - setup.others / cores) if cores else None
+        self._machine = machine
         self._postgres, self._kafka, self._redis = (
             machine or Server(simulation, cores) for cores in (setup.cores, setup.cores, 1)
         )
@@ -129,6 +136,8 @@ class Cluster:
             self._simulation.start(self._accept(_Sent(self._simulation.now, sender, receiver)))
 
     def _accept(self, sent: _Sent) -> Process:
+        if self._machine is not None:
+            yield self._machine.use(self._setup.client_us / 1e6)
         yield self._work(self._nodes[sent.sender], self._costs.accept.seconds(1))
         yield self._kafka.use(self._costs.kafka.message / 1e6)
         yield self._costs.accepted_ms / 1e3
@@ -147,11 +156,9 @@ class Cluster:
             self._batches += 1
             self._stored += len(batch)
             yield self._kafka.use(costs.kafka.batch / 1e6)
-            yield self._work(node, costs.store.seconds(len(batch)))
-            yield from node.writer.take()
-            yield self._postgres.use(costs.postgres_store.seconds(len(batch)))
-            yield costs.commit_ms / 1e3
-            node.writer.release()
+            yield from self._transaction(
+                node, costs.store.seconds(len(batch)), costs.postgres_store.seconds(len(batch))
+            )
             here = [sent for sent in batch if number in (sent.sender, sent.receiver)]
             yield self._work(node, self._frames(here, number) * costs.deliver.seconds(1))
             self._shown(node, here, number)
@@ -198,12 +205,17 @@ class Cluster:
             while not node.marks:
                 yield node.marked
             marks, node.marks = node.marks / 2, 0  # what a message costs is counted for both of its users
-            yield self._work(node, (self._costs.status.batch + marks * self._costs.status.message) / 1e6)
-            yield from node.writer.take()
-            step = self._costs.postgres_status
-            yield self._postgres.use((step.batch + marks * step.message) / 1e6)
-            yield self._costs.commit_ms / 1e3
-            node.writer.release()
+            status, base = self._costs.status, self._costs.postgres_status
+            yield from self._transaction(node, status.seconds(marks), base.seconds(marks))
+
+    def _transaction(self, node: _Node, seconds: float, postgres_seconds: float) -> Process:
+        """Between two statements whatever else the node has to do comes first."""
+        yield from node.writer.take()
+        for _ in range(ROUND_TRIPS):
+            yield self._work(node, seconds / ROUND_TRIPS)
+            yield self._postgres.use(postgres_seconds / ROUND_TRIPS)
+        yield self._costs.commit_ms / 1e3
+        node.writer.release()
 
 
 # --- without simulating --------------------------------------------------------------------------------

@@ -18,6 +18,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _REDIS_DATABASE = 15
+# As the tests do, which take another database then.
+_CLAIM = "kama:test:claimed"
+_CLAIM_SECONDS = 900
 
 
 class NoService(Exception):
@@ -47,9 +50,10 @@ class Places:
 
     @asynccontextmanager
     async def empty_redis(self) -> AsyncIterator[Redis]:
-        """A client of the benchmark's own database, which is emptied before and after."""
+        """A client of the benchmark's own database, emptied after. Raises NoService while another run has it."""
         async with Redis.from_url(self.redis) as client:
-            await client.flushdb()
+            if not await client.set(_CLAIM, 1, nx=True, ex=_CLAIM_SECONDS):
+                raise NoService(f"another run has {self.redis}, or was killed less than {_CLAIM_SECONDS} s ago")
             try:
                 yield client
             finally:

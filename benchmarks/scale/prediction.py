@@ -14,14 +14,17 @@ _MACHINE = 2
 _LARGE = (Setup(1), Setup(3), Setup(10, 30), Setup(30, 90, 16), Setup(100, 300, 32), Setup(100, 300, 32, at_once=True))
 _SHARES = (0.25, 0.5, 0.75)
 _PARTITIONS = (1, 3, 12, 36)
-_HOT = (0.0, 0.05, 0.2, 1.0)
+_HOT = (0.05, 0.2, 1.0)
+_ONLINE = ((100_000, Setup(10, 30)), (1_000_000, Setup(100, 300, 32)))
+_EVERY = (300, 60, 30)
 
 
 def tables(costs: Costs, measured: Sequence[Measured], apart: Sequence[float], sizes: Sizes) -> list[Table]:
     costs = fitted(costs, measured, apart) if measured else costs
     against = [_against(costs, measured, sizes)] if measured else []
     seconds = sizes.simulated_seconds
-    return [*against, _used(costs), _ceilings(costs), _latencies(costs, seconds), _skew(costs, seconds)]
+    simulated = [_latencies(costs, seconds), _skew(costs, seconds), _online(costs, seconds)]
+    return [*against, _used(costs), _ceilings(costs), *simulated]
 
 
 def _used(costs: Costs) -> Table:
@@ -42,7 +45,9 @@ def _against(costs: Costs, measured: Sequence[Measured], sizes: Sizes) -> Table:
          "p50 ms measured", "p50 ms model", "p99 ms measured", "p99 ms model"),
     )  # fmt: skip
     for one in measured:
-        setup = Setup(one.nodes, shared_cores=_MACHINE, across=True)
+        setup = Setup(
+            one.nodes, shared_cores=_MACHINE, across=True, client_us=one.us["client"], others=min(one.others, 1.5)
+        )
         says = Cluster(costs, setup, one.rate).run(max(4.0, sizes.simulated_seconds))
         pairs = ((one.batch, says.batch), (one.us["node"], says.node_us), (one.receive_p50, says.p50))
         found = [value for pair in (*pairs, (one.receive_p99, says.p99)) for value in pair]
@@ -96,7 +101,20 @@ def _skew(costs: Costs, seconds: float) -> Table:
     rate = ceilings(costs, Setup(10, 30), 50)["nodes' CPU"] / 3
     for partitions in _PARTITIONS:
         table.add(partitions, 0, int(rate), *_shown(Cluster(costs, Setup(10, partitions), rate).run(seconds)))
-    for hot in _HOT[1:]:
+    for hot in _HOT:
         outcome = Cluster(costs, Setup(10, 30, hot=hot), rate).run(seconds)
         table.add(30, int(hot * 100), int(rate), *_shown(outcome))
+    return table
+
+
+def _online(costs: Costs, seconds: float) -> Table:
+    table = Table(
+        "Simulated: users online, each of whom writes one message to another in so many seconds",
+        ("users", "nodes", "seconds", "offered/s", "done/s", "batch", "p50 ms", "p99 ms", "nodes us", "cores of nodes"),
+    )
+    for users, setup in _ONLINE:
+        for every in _EVERY:
+            outcome = Cluster(costs, setup, users / every).run(seconds)
+            cores = outcome.done * outcome.node_us / 1e6
+            table.add(users, setup.nodes, every, users // every, *_shown(outcome), outcome.node_us, cores)
     return table

@@ -48,17 +48,21 @@ class Simulation:
 
 
 class Server:
-    """So many workers that serve who comes, in order: `yield server.use(seconds)` is over once it was served."""
+    """So many workers that serve who comes, in order: `yield server.use(seconds)` is over once it was served.
 
-    def __init__(self, simulation: Simulation, workers: int) -> None:
+    `speed`: below 1, everything takes longer.
+    """
+
+    def __init__(self, simulation: Simulation, workers: int, speed: float = 1.0) -> None:
         self._simulation = simulation
         self._free = [0.0] * workers
+        self._speed = speed
 
     def use(self, seconds: float) -> float:
         """How long from now until that much work is done."""
-        start = max(self._simulation.now, heapq.heappop(self._free))
-        heapq.heappush(self._free, start + seconds)
-        return start + seconds - self._simulation.now
+        finish = max(self._simulation.now, heapq.heappop(self._free)) + seconds / self._speed
+        heapq.heappush(self._free, finish)
+        return finish - self._simulation.now
 
 
 class Lock:

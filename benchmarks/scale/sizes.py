@@ -25,8 +25,8 @@ class Sizes:
     cursors: Sequence[int] = (1, 10, 100, 1_000, 10_000)
     transactions: int = 20
     nodes: Sequence[int] = (1, 2, 3)
-    loads: Sequence[int] = (100, 400, 0)
-    pairs: int = 50
+    loads: Sequence[int] = (25, 100, 0)
+    pairs: int = 25
     seconds: float = 5.0
     simulated_seconds: float = 6.0
 
