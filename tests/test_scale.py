@@ -26,6 +26,7 @@ def run_part(part: str) -> list[dict[str, Any]]:
 
 
 def table(tables: list[dict[str, Any]], start: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]]
     (found,) = [one["rows"] for one in tables if one["title"].startswith(start)]
     return found
 

@@ -12,8 +12,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 
 from benchmarks.scale.places import Places, family_cpu_seconds, new_name
@@ -77,10 +77,6 @@ def _no_proxy() -> urllib.request.OpenerDirector:
     return urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-async def measure(places: Places, sizes: Sizes) -> list[Table]:
-    return tables(*await run(places, sizes))
-
-
 async def run(places: Places, sizes: Sizes) -> tuple[list[Measured], Sequence[float]]:
     """Every number of nodes at every load; then the CPU us of a node that only stores, and of one that only talks."""
     found = []
@@ -113,21 +109,16 @@ def tables(found: Sequence[Measured], apart: Sequence[float]) -> list[Table]:
     return [costs, roles]
 
 
-class _fresh(AsyncExitStack):
+@asynccontextmanager
+async def _fresh(places: Places) -> AsyncIterator[dict[str, str]]:
     """Settings of nodes with a topic, a Redis database and a PostgreSQL database of their own."""
-
-    def __init__(self, places: Places) -> None:
-        super().__init__()
-        self._places = places
-
-    async def __aenter__(self) -> dict[str, str]:  # type: ignore[override]
-        await self.enter_async_context(self._places.empty_redis())
-        return {
-            "KAMA_KAFKA__BOOTSTRAP_SERVERS": self._places.kafka,
+    async with places.empty_redis(), places.new_postgres() as url:
+        yield {
+            "KAMA_KAFKA__BOOTSTRAP_SERVERS": places.kafka,
             "KAMA_KAFKA__TOPIC": new_name("scale"),
             "KAMA_KAFKA__GROUP": new_name("scale"),
-            "KAMA_REDIS__URL": self._places.redis,
-            "KAMA_STORE__URL": await self.enter_async_context(self._places.new_postgres()),
+            "KAMA_REDIS__URL": places.redis,
+            "KAMA_STORE__URL": url,
         }
 
 

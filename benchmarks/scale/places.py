@@ -62,14 +62,16 @@ class Places:
     @asynccontextmanager
     async def new_postgres(self) -> AsyncIterator[str]:
         """The URL of an empty database, dropped after."""
-        name = f"scale_{uuid.uuid4().hex}"
+        name = new_name("scale")
         engine = create_async_engine(self.postgres, isolation_level="AUTOCOMMIT")
         try:
             async with engine.connect() as connection:
                 await connection.exec_driver_sql(f"CREATE DATABASE {name}")
-            yield make_url(self.postgres).set(database=name).render_as_string(hide_password=False)
-            async with engine.connect() as connection:
-                await connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+            try:
+                yield make_url(self.postgres).set(database=name).render_as_string(hide_password=False)
+            finally:
+                async with engine.connect() as connection:
+                    await connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
         finally:
             await engine.dispose()
 
@@ -84,6 +86,7 @@ def _variable(name: str) -> str:
 
 
 def new_name(prefix: str) -> str:
+    """One that nobody else has."""
     return f"{prefix}_{uuid.uuid4().hex}"
 
 
