@@ -1,0 +1,1 @@
+"""What a message costs as a cluster grows: measured on the real parts, then simulated with what was measured."""
