@@ -122,6 +122,7 @@ class StoreSettings(_Section):
     synchronous: Literal["normal", "full"] = Field(
         "normal", description="SQLite: what was acked survives kill -9 (normal), and a power cut too (full)"
     )
+    connections: int = Field(8, ge=2, le=1000, description="PostgreSQL: this node's connections, one of which writes")
 
 
 class RedisSettings(_Section):

@@ -68,7 +68,7 @@ class Node:
         self.tokens = tokens
         self.journal = Journal()
         self.watchers = Watchers()
-        self.database = Database(settings.store.url, settings.store.synchronous)
+        self.database = Database(settings.store.url, settings.store.synchronous, settings.store.connections)
         self.messages = MessageStore(self.database)
         self.groups = GroupStore(self.database)
         self.progress = ProgressStore(self.database)

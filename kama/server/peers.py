@@ -154,11 +154,17 @@ class Peers:
             if nodes and isinstance(event, Delivered):
                 message = event.message
                 self._journal.routed(
-                    int(message.uuid), event.conversation, message.seq, len(concerned or ()), text=", ".join(nodes)
+                    int(message.uuid),
+                    event.conversation,
+                    message.seq,
+                    len(concerned or ()),
+                    text=", ".join(sorted(nodes)),
                 )
-        for node, box in boxes.items():
-            for parcel, payload in _parcels(box):
-                await self._forward(node, parcel, payload)
+        await asyncio.gather(*(self._fill(node, box) for node, box in boxes.items()))
+
+    async def _fill(self, node: str, box: Iterable[Event]) -> None:
+        for parcel, payload in _parcels(box):
+            await self._forward(node, parcel, payload)
 
     def post(self, users: Collection[str] | None, event: Event) -> None:
         """The same without waiting."""

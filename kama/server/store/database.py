@@ -58,13 +58,15 @@ def is_transient(error: BaseException) -> bool:
 class Database:
     """Opens with the schema up to date. `read()` gives a consistent snapshot, `write()` one transaction.
 
-    What SQLAlchemy raises passes through; `is_transient` tells whether trying again may help.
+    `connections`: how many of PostgreSQL's it takes. What SQLAlchemy raises passes through; `is_transient` tells
+    whether trying again may help.
     """
 
-    def __init__(self, url: str, synchronous: Literal["normal", "full"] = "normal") -> None:
+    def __init__(self, url: str, synchronous: Literal["normal", "full"] = "normal", connections: int = 8) -> None:
         self._url = make_url(url)
         self.is_sqlite = self._url.get_backend_name() == "sqlite"
         self._synchronous = synchronous
+        self._connections = connections
         self._writer: AsyncEngine | None = None
         self._reader: AsyncEngine | None = None
         self._held: IO[str] | None = None
@@ -77,9 +79,10 @@ class Database:
             self._writer = self._sqlite_engine("BEGIN IMMEDIATE", pool_size=1)
             self._reader = self._sqlite_engine("BEGIN", pool_size=_READERS)
         else:
-            self._writer = self._engine(pool_size=1, max_overflow=0, pool_pre_ping=True)
+            self._writer = self._engine(pool_size=1, pool_pre_ping=True)
             # A snapshot, as SQLite's readers have: PostgreSQL would otherwise take a new one with each statement.
-            self._reader = self._engine(pool_size=_READERS, pool_pre_ping=True, isolation_level="REPEATABLE READ")
+            readers = self._connections - 1
+            self._reader = self._engine(pool_size=readers, pool_pre_ping=True, isolation_level="REPEATABLE READ")
         async with self._writer.begin() as connection:
             await connection.run_sync(upgrade)
 
@@ -96,10 +99,11 @@ class Database:
 
     def _engine(self, **options: Any) -> AsyncEngine:
         # Errors go to the log, and parameters are what people wrote to each other.
-        return create_async_engine(self._url, hide_parameters=True, **options)
+        # Who finds no free connection waits for one: a crowd at the door must not cost the others' statements.
+        return create_async_engine(self._url, hide_parameters=True, max_overflow=0, pool_timeout=60, **options)
 
     def _sqlite_engine(self, begin: str, pool_size: int) -> AsyncEngine:
-        engine = self._engine(pool_size=pool_size, max_overflow=0, pool_timeout=60, connect_args={"timeout": 10})
+        engine = self._engine(pool_size=pool_size, connect_args={"timeout": 10})
 
         @event.listens_for(engine.sync_engine, "connect")
         def on_connect(connection: Any, _record: Any) -> None:
