@@ -141,7 +141,9 @@ class KafkaSettings(_Section):
     group: str = Field("chat", min_length=1, max_length=100, description="Consumer group of the nodes that store")
     partitions: int = Field(12, ge=1, le=10_000, description="Partitions of the topic, if a node has to create it")
     replication_factor: int = Field(1, ge=1, le=100, description="Copies of each partition, if a node has to create it")
-    compression: Literal["none", "gzip"] = Field("none", description="How batches are compressed")
+    compression: Literal["none", "gzip", "lz4", "snappy", "zstd"] = Field(
+        "none", description="How batches are compressed"
+    )
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="How to talk to the brokers"
     )

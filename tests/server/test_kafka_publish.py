@@ -102,8 +102,9 @@ async def test_certificates_that_are_not_there_are_told_with_the_setting() -> No
 
 
 @pytest.mark.kafka
-async def test_what_is_compressed_is_read_like_anything_else(kafka: Kafka) -> None:
-    broker = await kafka.start(compression="gzip")
+@pytest.mark.parametrize("codec", ["gzip", "lz4", "snappy", "zstd"])
+async def test_what_is_compressed_is_read_like_anything_else(kafka: Kafka, codec: Any) -> None:
+    broker = await kafka.start(compression=codec)
     await broker.publish(new_record(content="x" * 10_000), 5)
     assert contents(await take(broker.batches(), 1)) == ["x" * 10_000]
 
