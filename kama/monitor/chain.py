@@ -19,7 +19,7 @@ class Chain:
     __slots__ = ("at_ms", "is_broken", "seq", "state_seq")
 
     def __init__(self) -> None:
-        self.seq = 0  # of the last frame
+        self.seq = -1  # of the last frame
         self.state_seq = 0  # of the last snap or delta
         self.at_ms = 0  # of that one
         self.is_broken = True  # until the first snap

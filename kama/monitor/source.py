@@ -17,7 +17,7 @@ REQUEST_TIMEOUT = 10.0
 class Source(Protocol):
     """Used as `async with source: async for item in source: store.apply(item.source, item.frame, item.at_ms)`.
 
-    The iteration ends for a recording only. What is not answered while nobody iterates stays unanswered.
+    The iteration does not end by itself. What is not answered while nobody iterates stays unanswered.
     """
 
     async def __aenter__(self) -> Self: ...

@@ -198,7 +198,7 @@ class MonitorStore:
     @property
     def closed(self) -> list[Closed]:
         """Connections that ended, the last one first."""
-        return list(reversed(self._closed.values()))
+        return sorted(self._closed.values(), key=lambda closed: closed.until_ms, reverse=True)
 
     @property
     def matched(self) -> int:
