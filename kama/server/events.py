@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -148,8 +148,8 @@ class Journal:
 
 def build_event(entry: Entry, node: str) -> Event:
     at_ns, kind, uuid, *values = entry
-    readable = [round(value, 2) if isinstance(value, float) else value for value in values]
-    named = dict(zip(_VALUES[kind], readable, strict=True))
+    readable = (round(value, 2) if isinstance(value, float) else value for value in values)
+    named: dict[str, Any] = dict(zip(_VALUES[kind], readable, strict=True))
     return Event(at_ms=at_ns // 1_000_000, kind=kind, node=node, uuid=str(uuid) if uuid else "", **named)
 
 
@@ -177,7 +177,3 @@ def is_failure_entry(entry: Entry) -> bool:
 
 def is_failure_event(event: Event) -> bool:
     return event.kind in FAILURES
-
-
-def build_events(entries: Iterable[Entry], node: str) -> list[Event]:
-    return [build_event(entry, node) for entry in entries]
