@@ -57,7 +57,7 @@ def monitor(
     if show_once:
         run(show_snapshot(servers, once(tokens, token_file), follow_all=follow_all, terms=terms, as_json=as_json))
         return
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if not _has_terminal():
         raise SettingsError("expected a terminal to draw on, got none", hint="use kama monitor --once, or kama tail")
     options = MonitorOptions(
         servers=servers,
@@ -74,6 +74,10 @@ def monitor(
         filter=terms,
     )
     importlib.import_module("kama.tui.app").run_monitor(options)
+
+
+def _has_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty()
 
 
 def _check(

@@ -11,14 +11,26 @@ import msgspec
 from simulated_node import SimulatedNode
 from support import eventually, token
 from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
 
 from kama.monitor.frames import Frame
 from kama.monitor.link import Link, LinkState
 from kama.monitor.live_source import LiveSource
 from kama.monitor.source import Source
 from kama.monitor.store import MonitorStore
-from kama.monitor_protocol import NodeFrame, Sub, WatcherFrame, decode_watcher_frame
+from kama.monitor_protocol import (
+    MessageTrace,
+    NodeFrame,
+    Outcome,
+    Result,
+    Snapshot,
+    Sub,
+    Trace,
+    WatcherFrame,
+    decode_watcher_frame,
+)
 
 
 def viewer() -> str:
@@ -80,16 +92,27 @@ class Watching:
 
 
 class FakeNode:
-    """`frames` are sent on each connection, once its first frame came; what a watcher sends is in `received`."""
+    """`frames` are sent on each connection, once its first frame came; what a watcher sends is in `received`.
 
-    def __init__(self, *frames: NodeFrame | bytes, port: int = 0) -> None:
+    `trace`: its answer to each Trace; `snapshot`: what it shows over HTTP.
+    """
+
+    def __init__(
+        self,
+        *frames: NodeFrame | bytes,
+        snapshot: Snapshot | None = None,
+        trace: MessageTrace | None = None,
+        port: int = 0,
+    ) -> None:
         self.frames = frames
+        self.snapshot = snapshot
+        self.trace = trace
         self.received: list[list[WatcherFrame]] = []
         self.connections: list[ServerConnection] = []
         self._port = port
 
     async def __aenter__(self) -> FakeNode:
-        self._server: Server = await serve(self._serve, "127.0.0.1", self._port)
+        self._server: Server = await serve(self._serve, "127.0.0.1", self._port, process_request=self._answer)
         self._port = next(iter(self._server.sockets)).getsockname()[1]
         self.address = f"127.0.0.1:{self._port}"
         self.url = f"http://{self.address}"
@@ -110,6 +133,14 @@ class FakeNode:
                 frames.append(decode_watcher_frame(data))
                 if len(frames) == 1:
                     await self.say(*self.frames)
+                if isinstance(frames[-1], Trace) and self.trace is not None:
+                    await self.say(Result(request=frames[-1].request, outcome=Outcome(trace=self.trace)))
+
+    def _answer(self, connection: ServerConnection, request: Request) -> Response | None:
+        if request.path != "/monitor/snapshot":
+            return None
+        body = msgspec.json.encode({"code": 1000, "msg": "success", "data": self.snapshot})
+        return Response(200, "OK", Headers({"Content-Length": str(len(body)), "Connection": "close"}), body)
 
     async def say(self, *frames: NodeFrame | bytes) -> None:
         """On the last connection."""
