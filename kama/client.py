@@ -119,16 +119,27 @@ class NodeClient:
             query["device"] = device
         if post_only:
             query["post_only"] = "1"
-        url = f"ws{self._server.removeprefix('http')}/wss?{urlencode(query)}"
+        async with self._upgraded(f"/wss?{urlencode(query)}") as connection:
+            yield connection
+
+    @contextlib.asynccontextmanager
+    async def watch(self) -> AsyncIterator[Connection]:
+        """The WebSocket of who watches this node, open within the block. A node that is silent for long ends it."""
+        async with self._upgraded("/monitor/ws", ping_interval=2, ping_timeout=5) as connection:
+            yield connection
+
+    @contextlib.asynccontextmanager
+    async def _upgraded(self, path: str, **options: Any) -> AsyncIterator[Connection]:
         try:
             socket = await connect(
-                url,
+                f"ws{self._server.removeprefix('http')}{path}",
                 additional_headers={"Authorization": f"Bearer {self._token()}"},
                 open_timeout=self._timeout,
                 close_timeout=2,
                 compression=None,
                 max_size=None,
                 proxy=None,
+                **options,
             )
         except InvalidStatus as refused:
             answer = refused.response
@@ -165,12 +176,18 @@ class Connection:
         except ConnectionClosed:
             raise self._ended() from None
 
-    async def receive(self) -> Frame:
-        """The next frame. Raises CannotConnect when the connection has ended, or the other side is no node."""
+    async def receive_bytes(self) -> bytes:
+        """The next frame as it came. Raises CannotConnect when the connection has ended."""
         try:
-            frame = _decode(await self._socket.recv(decode=False))
+            return await self._socket.recv(decode=False)
         except ConnectionClosed:
             raise self._ended() from None
+
+    async def receive(self) -> Frame:
+        """The next frame. Raises CannotConnect when the connection has ended, or the other side is no node."""
+        data = await self.receive_bytes()
+        try:
+            frame = _decode(data)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             frame = None
         if not isinstance(frame, dict):

@@ -56,7 +56,7 @@ def test_a_failure_that_is_still_in_the_ring_comes_once() -> None:
 
 def test_a_journal_knows_since_when_it_keeps_everything() -> None:
     now = [1_000]
-    journal = Journal(clock_ms=lambda: now[0])
+    journal = Journal(clock_ns=lambda: now[0] * 1_000_000)
     assert journal.kept_since_ms == 1_000
     now[0] = 2_000
     note(journal, 1)
@@ -129,17 +129,17 @@ def test_a_journal_knows_since_when_it_keeps_everything() -> None:
     ],
 )  # fmt: skip
 def test_an_entry_becomes_the_event_that_was_noted(noted: object, expected: Event) -> None:
-    journal = Journal(clock_ms=lambda: 9)
+    journal = Journal(clock_ns=lambda: 9_000_000)
     assert callable(noted)
     noted(journal)
     assert [build_event(entry, "n1") for entry in journal.since(0)[0]] == [expected]
 
 
 def test_only_live_messages_say_how_long_delivery_takes() -> None:
-    journal = Journal(clock_ms=lambda: 50)
+    journal = Journal(clock_ns=lambda: 50_000_000)
     journal.written(1, "U2", "c2", 40, live=True)
     journal.written(2, "U2", "c2", 10, live=False)
-    assert list(journal.traffic.took) == [(50, 10.0)]
+    assert list(journal.traffic.took) == [(50_000_000, 10.0)]
 
 
 @given(st.lists(st.booleans(), max_size=300), st.integers(0, 50))
