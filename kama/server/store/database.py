@@ -12,6 +12,7 @@ import contextlib
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -29,6 +30,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from kama.errors import SettingsError
 from kama.server.store.exclusive import hold
 from kama.server.store.migrate import upgrade
+from kama.server.store.one_hop import connect
 
 _READERS = 4
 
@@ -103,7 +105,9 @@ class Database:
         return create_async_engine(self._url, hide_parameters=True, max_overflow=0, pool_timeout=60, **options)
 
     def _sqlite_engine(self, begin: str, pool_size: int) -> AsyncEngine:
-        engine = self._engine(pool_size=pool_size, connect_args={"timeout": 10})
+        where, options = self._url.get_dialect()().create_connect_args(self._url)
+        creator = partial(connect, *where, **{"timeout": 10, **options})
+        engine = self._engine(pool_size=pool_size, async_creator=creator)
 
         @event.listens_for(engine.sync_engine, "connect")
         def on_connect(connection: Any, _record: Any) -> None:
