@@ -22,7 +22,7 @@ from kama.commands.common import (
     run,
     user_id,
 )
-from kama.commands.watching import FilterText, FollowAll, Servers, Tokens, check_filter, find_servers, once, open_source
+from kama.commands.watching import FilterText, FollowAll, Servers, Tokens, check_filter, find_servers, once
 from kama.errors import CannotConnect, Forbidden, KamaError, TimedOut, Unauthorised
 from kama.monitor_protocol import EventKind
 from kama.text import sanitize
@@ -63,6 +63,7 @@ def tail(
     data_dir: DataDir = None,
 ) -> None:
     """Print events as they happen, until Ctrl-C: logins, messages and their steps, failures, actions."""
+    from kama.monitor.fan_in import watch_nodes
     from kama.monitor_protocol import ClientQuery, EventQuery, Sub
 
     check_filter(terms)
@@ -77,7 +78,7 @@ def tail(
     servers = find_servers(server)
     token = once(Tokens(config_file, data_dir, token_file, servers), token_file)
     sub = Sub(clients=ClientQuery(limit=0), events=query)
-    run(_tail(open_source(servers, token, sub, follow_all=follow_all), count, wait, as_json))
+    run(_tail(watch_nodes(servers, token, sub, follow_all=follow_all), count, wait, as_json))
 
 
 async def _tail(source: Source, count: int | None, wait: float | None, as_json: bool) -> None:
