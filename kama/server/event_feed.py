@@ -9,7 +9,15 @@ from dataclasses import dataclass
 
 from kama.monitor_filter import parse_filter
 from kama.monitor_protocol import Event, EventQuery
-from kama.server.events import Journal, build_event, is_failure_entry, is_failure_event, sample
+from kama.server.events import (
+    Journal,
+    build_event,
+    is_failure_entry,
+    is_failure_event,
+    sample,
+    subject_of_entry,
+    subject_of_event,
+)
 
 _RECENT = 100
 _CHUNK = 500
@@ -53,7 +61,7 @@ class EventFeed:
         self._taken_at = now
         if not self._query.filter:
             # Most are not shown: what is not, is not built either.
-            chosen = sample(entries, most, is_failure_entry)
+            chosen = sample(entries, most, is_failure_entry, subject_of_entry)
             items = [build_event(entry, self._node) for entry in chosen]
             return Taken(items, len(entries) - len(items), lost)
         passed: list[Event] = []
@@ -61,5 +69,5 @@ class EventFeed:
             built = (build_event(entry, self._node) for entry in entries[start : start + _CHUNK])
             passed += [event for event in built if self._passes(event)]
             await asyncio.sleep(0)
-        items = sample(passed, most, is_failure_event)
+        items = sample(passed, most, is_failure_event, subject_of_event)
         return Taken(items, len(passed) - len(items), lost)

@@ -7,6 +7,7 @@ ring of their own as well, where a flood of the ordinary does not push them out.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from kama.server.traffic import Traffic
 
 _RING = 20_000
 _FAILURES = 2_000
+_WORD = (1 << 64) - 1
 
 Entry = tuple[Any, ...]
 
@@ -153,26 +155,56 @@ def build_event(entry: Entry, node: str) -> Event:
     return Event(at_ms=at_ns // 1_000_000, kind=kind, node=node, uuid=str(uuid) if uuid else "", **named)
 
 
-def sample(entries: Sequence[Any], most: int, is_failure: Callable[[Any], bool]) -> list[Any]:
-    """At most `most` of them, spread evenly, in their order; failures come on top, all of them."""
+def sample(
+    entries: Sequence[Any], most: int, is_failure: Callable[[Any], bool], subject: Callable[[Any], int]
+) -> list[Any]:
+    """At most `most` of them, in their order; failures come on top, all of them.
+
+    What has one `subject` is chosen together, in one call and the next, so that a message that is shown is shown from
+    its beginning to its end. The share of subjects goes by powers of two: it stays the same while the load does.
+    """
     ordinary = sum(not is_failure(entry) for entry in entries)
     if ordinary <= most:
         return list(entries)
-    chosen: list[Any] = []
+    share = 2.0 ** math.floor(math.log2(most / ordinary)) if most else 0.0
+    chosen = [entry for entry in entries if is_failure(entry) or _place(subject(entry)) < share]
+    return _thin(chosen, most, is_failure)
+
+
+def _place(subject: int) -> float:
+    """Somewhere from 0 to 1, always the same for the same subject: Fibonacci hashing (Knuth, volume 3, 6.4)."""
+    return ((subject * 0x9E3779B97F4A7C15) & _WORD) / (_WORD + 1)
+
+
+def _thin(entries: list[Any], most: int, is_failure: Callable[[Any], bool]) -> list[Any]:
+    """At most `most`, spread evenly, where the subjects chosen have more to tell than others."""
+    ordinary = sum(not is_failure(entry) for entry in entries)
+    if ordinary <= most:
+        return entries
+    thinned: list[Any] = []
     seen = 0
     for entry in entries:
         if is_failure(entry):
-            chosen.append(entry)
+            thinned.append(entry)
             continue
         # The n-th of `ordinary` is taken where n * most / ordinary passes a whole number.
         if (seen + 1) * most // ordinary > seen * most // ordinary:
-            chosen.append(entry)
+            thinned.append(entry)
         seen += 1
-    return chosen
+    return thinned
 
 
 def is_failure_entry(entry: Entry) -> bool:
     return entry[1] in FAILURES
+
+
+def subject_of_entry(entry: Entry) -> int:
+    """The message, or whoever it is about."""
+    return entry[2] or hash(entry[3])
+
+
+def subject_of_event(event: Event) -> int:
+    return int(event.uuid) if event.uuid else hash(event.user_id)
 
 
 def is_failure_event(event: Event) -> bool:
