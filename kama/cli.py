@@ -16,7 +16,7 @@ import typer
 from typer.main import get_command
 
 from kama import __version__
-from kama.commands import bench, check, groups, messages, send, serve, settings, token
+from kama.commands import bench, check, groups, messages, monitor, send, serve, settings, tail, token, trace
 from kama.commands.common import AsJson, print_json, report
 from kama.errors import ExitCode, KamaError
 
@@ -69,6 +69,9 @@ app.command()(send.send)
 app.command()(messages.history)
 app.add_typer(groups.app, name="group")
 app.command()(messages.kick)
+app.command()(monitor.monitor)
+app.command()(tail.tail)
+app.command()(trace.trace)
 app.add_typer(settings.app, name="config")
 app.command()(check.check)
 app.command()(bench.bench)

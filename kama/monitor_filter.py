@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kama.errors import BadParameter
+from kama.monitor_protocol import FAILURES
 from kama.units import parse_duration
 
 Predicate = Callable[[Any], bool]
@@ -60,12 +61,11 @@ _COMPARE: Mapping[str, Callable[[float, float], bool]] = {
     "<=": lambda one, two: one <= two,
 }
 _IDLE_MS = 60_000
-_FAILED = frozenset({"refused", "dropped", "not_stored", "undeliverable", "alert"})
 _WORDS: Mapping[str, Predicate] = {
     "slow": lambda item: 0 < _number(item, "capacity") <= _number(item, "depth") / 0.8,
     "dropping": lambda item: _number(item, "dropped") > 0,
-    "idle": lambda item: _age_ms(item, "last_ms") > _IDLE_MS,
-    "failed": lambda item: getattr(item, "kind", "") in _FAILED,
+    "idle": lambda item: hasattr(item, "last_ms") and _age_ms(item, "last_ms") > _IDLE_MS,
+    "failed": lambda item: getattr(item, "kind", "") in FAILURES,
 }
 FIELDS = (*_TEXTS, *_NUMBERS, *_AGES, *_DURATIONS)
 WORDS = tuple(_WORDS)
@@ -125,11 +125,9 @@ def _compared(
 
 
 def _parse_number(name: str, value: str) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        raise BadParameter(f"expected a number behind {name}, got {value[:24]!r}", field="filter") from None
-    return number
+    if re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,9})?", value) is None:
+        raise BadParameter(f"expected a number behind {name}, got {value[:24]!r}", field="filter")
+    return float(value)
 
 
 def _parse_age(name: str, value: str) -> float:
@@ -150,4 +148,5 @@ def _number(item: Any, attribute: str) -> float:
 
 
 def _age_ms(item: Any, attribute: str) -> float:
-    return time.time() * 1000 - _number(item, attribute)
+    """Who has never sent a frame is idle since it came."""
+    return time.time() * 1000 - (_number(item, attribute) or _number(item, "since_ms"))

@@ -44,6 +44,8 @@ class FanInSource:
     ) -> None:
         for pump in self._pumps.values():
             pump.cancel()
+        if kind is not None and not issubclass(kind, asyncio.CancelledError):
+            kind = error = traceback = None  # it goes on as it is, in no group
         await self._tasks.__aexit__(kind, error, traceback)
 
     async def __aiter__(self) -> AsyncGenerator[Item, None]:

@@ -169,7 +169,7 @@ class LiveSource:
         try:
             async with asyncio.timeout(self.link.silence_ms / 1000):
                 while True:
-                    frame = _decode(await connection.receive_bytes())
+                    frame = decode_frame(await connection.receive_bytes())
                     if frame is not None:
                         return frame
         except TimeoutError:
@@ -240,7 +240,7 @@ class _Tagged(Struct):
 _KNOWN = frozenset({"hello", "history", "snap", "delta", "events", "result", "bye"})
 
 
-def _decode(data: bytes) -> NodeFrame | None:
+def decode_frame(data: bytes) -> NodeFrame | None:
     """A frame; None for one of a kind that only newer nodes send. Raises Incompatible."""
     try:
         frame: NodeFrame = decode_node_frame(data)

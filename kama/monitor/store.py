@@ -15,6 +15,7 @@ from kama.monitor.chain import Place
 from kama.monitor.frames import Frame, Left, Rewound
 from kama.monitor.link import Link
 from kama.monitor.messages import Messages
+from kama.monitor.recent import Recent
 from kama.monitor.series import COUNTERS, NO_RATES, Series
 from kama.monitor.watched import NODES_MAX, Watched
 from kama.monitor_protocol import FAILURES, Bye, Client, Closed, Delta, Event, Events, Hello, History, Node, Point, Snap
@@ -61,6 +62,7 @@ class MonitorStore:
         self.events: deque[Event] = deque(maxlen=EVENTS_MAX)  # oldest first; likewise the next
         self.failures: deque[Event] = deque(maxlen=FAILURES_MAX)
         self.messages = Messages()
+        self._recent = Recent()
         self._closed: OrderedDict[str, Closed] = OrderedDict()
         self._series: dict[str, Series] = {}
         self._nodes: dict[str, Node] | None = None
@@ -147,7 +149,10 @@ class MonitorStore:
         changes = Changes.EVENTS
         if self.owner_of(watched.node) not in (watched, None):
             return changes  # two sources lead to one node, and the other one tells of it
-        for event in frame.items:
+        events = self._recent.unseen(frame.items) if watched.is_new else frame.items
+        watched.is_new = False
+        self._recent.note(events)
+        for event in events:
             self.events.append(event)
             if event.kind in FAILURES:
                 self.failures.append(event)

@@ -187,9 +187,9 @@ def describe(event: Event) -> str:
             again = f" ({event.text})" if event.text else ""
             return f"seq {event.seq}, {batch}in {event.took_ms:.1f} ms{again}"
         case "routed":
-            others = f", told {event.text}" if event.text else ""
+            others = f", told to {event.text}" if event.text else ""
             queue = f", deepest queue {event.depth}" if event.depth else ""
-            return f"concerns {event.members}, {event.online} connections here{queue}{others}"
+            return f"for {event.members} users, offered to {event.online} connections here{queue}{others}"
         case "written":
             return f"to {event.user_id}, {event.took_ms:.1f} ms after it was accepted"
         case "sent" | "delivered" | "read":

@@ -28,6 +28,7 @@ class Watched:
     total: int = 0
     sampled_out: int = 0
     lost: int = 0
+    is_new: bool = True  # its connection has brought no events yet
 
     @property
     def node(self) -> str:
@@ -49,6 +50,7 @@ class Watched:
             self.clients.clear()
         self.hello = hello
         self.chain = Chain()
+        self.is_new = True
         self.skew_ms = hello.now_ms - now_ms
 
     def take_snap(self, snap: Snap) -> None:

@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
-import structlog
 from msgspec import Meta, Struct, field
+from msgspec.structs import replace
 from starlette.requests import Request
 
-from kama.errors import BadParameter, CloseCode
+from kama.errors import BadParameter
 from kama.protocol import ID_PATTERN, is_group_id
+from kama.server import actions
+from kama.server.actions import note
 from kama.server.auth import Identity
 from kama.server.directory import NodeInfo
 from kama.server.guard import read_body
 from kama.server.handlers import number
-from kama.server.peers import Closed, GroupChanged
+from kama.server.peers import GroupChanged
 from kama.server.store.groups import Group
 
 if TYPE_CHECKING:
     from kama.server.app import Node
-
-log = structlog.get_logger("kama.admin")
 
 _PAGE = 100
 _PAGE_MAX = 1000
@@ -52,7 +52,7 @@ async def create_group(node: Node, identity: Identity, request: Request) -> dict
     async with node.membership.change(body.group_id):
         group = await node.groups.create(body.group_id, body.owner_id, body.members, body.name)
     node.peers.post(None, GroupChanged(body.group_id))
-    log.info("group created", actor=identity.user_id, group=group.group_id, members=group.member_count)
+    note(node, identity, "group created", group=group.group_id, members=group.member_count)
     return show(group)
 
 
@@ -75,7 +75,7 @@ async def change_members(node: Node, identity: Identity, request: Request) -> di
     async with node.membership.change(group_id):
         added, removed = await node.groups.change(group_id, body.add, body.remove)
     node.peers.post(None, GroupChanged(group_id))
-    log.info("group changed", actor=identity.user_id, group=group_id, added=len(added), removed=len(removed))
+    note(node, identity, "group changed", group=group_id, added=len(added), removed=len(removed))
     members = await node.membership.members(group_id) or ()
     return {"added": added, "removed": removed, "member_count": len(members)}
 
@@ -85,27 +85,23 @@ async def dissolve_group(node: Node, identity: Identity, request: Request) -> No
     async with node.membership.change(group_id):
         await node.groups.dissolve(group_id)
     node.peers.post(None, GroupChanged(group_id))
-    log.info("group dissolved", actor=identity.user_id, group=group_id)
+    note(node, identity, "group dissolved", group=group_id)
 
 
 async def kick(node: Node, identity: Identity, request: Request) -> dict[str, int]:
     """Closes a user's connections, or one of them, with 4002: it should not come back by itself."""
     body: KickBody = await read_body(request, KickBody)
-    chosen = None if body.connection_id is None else [body.connection_id]
-    closed = await node.peers.close_user(Closed(body.user_id, CloseCode.KICKED, body.reason or "kicked", chosen))
-    log.info("kicked", actor=identity.user_id, target=body.user_id, reason=body.reason, closed=closed)
-    return {"closed": closed}
+    return {"closed": await actions.kick(node, identity, body.user_id, body.connection_id, body.reason)}
 
 
 async def list_nodes(node: Node, _identity: Identity, _request: Request) -> Sequence[NodeInfo]:
     """The nodes of the cluster as they last announced themselves; none for a node that is alone."""
-    return node.directory.nodes
+    return [replace(info, node=None) for info in node.directory.nodes]
 
 
 async def drain(node: Node, identity: Identity, _request: Request) -> None:
     """Shut the node down as SIGTERM does."""
-    log.info("drain asked for", actor=identity.user_id)
-    node.ask_to_stop()
+    actions.drain(node, identity)
 
 
 def _group_id(request: Request) -> str:

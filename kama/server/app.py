@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from kama.errors import Busy, CloseCode, SettingsError
 from kama.protocol import PROTOCOL_VERSION, SystemFrame, encode
-from kama.server import admin, handlers, health
+from kama.server import admin, handlers, health, watch
 from kama.server.auth import Identity, Role, TokenKeeper
 from kama.server.backlog import StoreBacklog
 from kama.server.broker import MessageBroker
@@ -23,11 +23,13 @@ from kama.server.channel_broker import ChannelBroker
 from kama.server.chat_server import ChatServer
 from kama.server.delivery import Delivery
 from kama.server.directory import Directory, LocalDirectory
+from kama.server.events import Journal
 from kama.server.guard import EXCEPTION_HANDLERS, guarded
 from kama.server.limits import TokenBuckets
 from kama.server.logs import configure_logs
 from kama.server.membership import Membership
 from kama.server.metrics import metrics_registry
+from kama.server.node_view import NodeView
 from kama.server.peers import Peers
 from kama.server.registry import ClientRegistry
 from kama.server.retries import Retries
@@ -38,6 +40,7 @@ from kama.server.store.database import Database
 from kama.server.store.groups import GroupStore
 from kama.server.store.messages import MessageStore
 from kama.server.store.progress import ProgressStore
+from kama.server.watch import Watchers
 from kama.server.websocket import LINGER, SansIOSocket, Socket
 from kama.server.ws_gateway import ConnLimits, UserConn, retry_reason
 from kama.settings import Settings
@@ -62,6 +65,8 @@ class Node:
         self._closed = False
         self.ask_to_stop: Callable[[], None] = lambda: None
         self.tokens = tokens
+        self.journal = Journal()
+        self.watchers = Watchers()
         self.database = Database(settings.store.url, settings.store.synchronous)
         self.messages = MessageStore(self.database)
         self.groups = GroupStore(self.database)
@@ -69,12 +74,14 @@ class Node:
         self.cache = HistoryCache(_cache_backend(settings))
         self.history = HistoryReader(self.messages, self.cache, settings.cache.max_messages)
         self.membership = Membership(self.groups.member_ids)
-        self.registry = ClientRegistry(limits.connections, limits.connections_per_user, limits.multi_login)
-        self.delivery = Delivery(self.registry, self.membership)
-        self.broker = _broker(settings, self.name)
+        self.registry = ClientRegistry(
+            limits.connections, limits.connections_per_user, limits.multi_login, self.journal
+        )
+        self.delivery = Delivery(self.registry, self.membership, self.journal)
+        self.broker = _broker(settings, self.name, self.journal)
         self.directory = self._directory()
-        self.peers = Peers(self.directory, self.broker, self.registry, self.delivery, self.membership)
-        self.status = StatusWriter(self.progress, self.cache, self.peers.notify)
+        self.peers = Peers(self.directory, self.broker, self.registry, self.delivery, self.membership, self.journal)
+        self.status = StatusWriter(self.progress, self.cache, self.peers.notify, self.journal)
         self.ids = Snowflake(1)
         self.retries = Retries(self.messages.uuids) if settings.node.mode == "kafka" else None
         self.chat = ChatServer(
@@ -89,6 +96,7 @@ class Node:
             self.retries,
             file_max_size=limits.file_max_size,
             publish_timeout=limits.publish_timeout,
+            journal=self.journal,
         )
         self.sessions = Sessions(
             self.chat,
@@ -100,10 +108,12 @@ class Node:
             self.status,
             self.tokens,
             TokenBuckets(_REFUSALS_PER_SECOND, _REFUSALS_AT_ONCE),
+            self.journal,
         )
         self._backlog = StoreBacklog(self.messages, self.progress)
         self._conn_limits = ConnLimits(limits.channel_size, limits.send_back_max_bytes, limits.resume_max)
         self._welcome = self._welcome_frame()
+        self.view = NodeView(self)
         self.metrics = metrics_registry(self)
 
     async def start(self) -> None:
@@ -118,6 +128,7 @@ class Node:
         if self.retries is not None:
             await self.retries.start()
         await self.chat.start()
+        await self.view.vitals.start()
 
     def new_conn(self, socket: Socket, identity: Identity, *, device: str, address: str, post_only: bool) -> UserConn:
         return UserConn(
@@ -127,11 +138,12 @@ class Node:
             welcome=self._welcome,
             backlog=self._backlog,
             limits=self._conn_limits,
-            sent=lambda conn, back, advance: self.status.mark_sent(conn.user_id, back, advance),
+            sent=lambda conn, back, advance: self.status.mark_sent(conn.user_id, back, advance, conn.id),
             closed=self._left,
             device=device,
             address=address,
             post_only=post_only,
+            journal=self.journal,
         )
 
     def check_open(self) -> None:
@@ -157,6 +169,7 @@ class Node:
             multi_login=limits.multi_login,
             resync=self._resync,
             sweep=self.broker.sweep,
+            describe=lambda: self.view.announced(),
         )
 
     async def _resync(self) -> None:
@@ -201,6 +214,7 @@ class Node:
             conn.close(CloseCode.GOING_AWAY, retry_reason())
             if number % _CLOSE_BATCH == 0 and loop.time() < deadline:
                 await asyncio.sleep(_CLOSE_PAUSE)
+        self.watchers.end("shutdown", CloseCode.GOING_AWAY, retry_reason())
 
     async def close(self) -> None:
         """Commit what is marked and let go of everything. Twice is harmless."""
@@ -208,6 +222,7 @@ class Node:
             return
         self._closed = True
         self.draining = True
+        await self.view.vitals.close()
         await self.chat.close(timeout=0)
         await self.status.close()
         await self.peers.close()
@@ -220,7 +235,7 @@ class Node:
         log.info("ended", node=self.name)
 
 
-def _broker(settings: Settings, name: str) -> MessageBroker:
+def _broker(settings: Settings, name: str, journal: Journal) -> MessageBroker:
     size = settings.limits.channel_size
     if settings.node.mode == "channel":
         return ChannelBroker(size)
@@ -234,7 +249,9 @@ def _broker(settings: Settings, name: str) -> MessageBroker:
         )
     from kama.server.kafka_broker import KafkaBroker  # aiokafka is slow to import, and most nodes have no Kafka
 
-    return KafkaBroker(settings.kafka, node=name, in_flight=size, alone=not settings.redis.url)
+    return KafkaBroker(
+        settings.kafka, node=name, in_flight=size, alone=not settings.redis.url, produced=journal.produced
+    )
 
 
 def _cache_backend(settings: Settings) -> CacheBackend:
@@ -252,8 +269,11 @@ def routes() -> Sequence[BaseRoute]:
     group, groups = "/admin/groups/{group_id}", "/admin/groups"
     return [
         WebSocketRoute("/wss", handlers.ws_login),
+        WebSocketRoute("/monitor/ws", watch.watch),
         WebSocketRoute("/{path:path}", handlers.ws_not_found),
         Route("/wss", handlers.http_on_wss),
+        Route("/monitor/ws", handlers.http_on_wss),
+        Route("/monitor/snapshot", guarded(watch.snapshot, *look), methods=["GET"]),
         Route("/user/wsLogout", guarded(handlers.ws_logout), methods=["POST"]),
         Route("/message/send", guarded(handlers.send_message), methods=["POST"]),
         Route("/message/getMessageList", guarded(handlers.pair_history)),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from kama.errors import KamaError
+from kama.monitor_protocol import Partition
 from kama.protocol import ChatMessageRequest
 
 
@@ -52,6 +53,26 @@ class MessageBroker(Protocol):
     @property
     def depth(self) -> int:
         """Records published and not yet stored, the batch in hand included."""
+        ...
+
+    @property
+    def trouble(self) -> str:
+        """What does not work now, as far as it is known without asking; empty while nothing fails."""
+        ...
+
+    @property
+    def partitions(self) -> Sequence[Partition]:
+        """What of the transport this node stores, and how far it is, as of the last fetch."""
+        ...
+
+    @property
+    def rebalances(self) -> int:
+        """How often this node was given other partitions."""
+        ...
+
+    @property
+    def poisoned(self) -> int:
+        """Records that could not be read, and were put aside."""
         ...
 
     async def start(self) -> None: ...

@@ -20,10 +20,11 @@ from cachetools import TTLCache
 from kama.protocol import Message
 from kama.server.store.messages import History, MessageStore
 from kama.server.tasks import cancel, spawn
+from kama.server.traffic import HighMark
 
 log = structlog.get_logger("kama.cache")
 
-_TASKS = 3000
+CACHE_TASKS = 3000
 _BATCH = 200
 _CONVERSATIONS = 1000
 
@@ -116,6 +117,7 @@ class HistoryCache:
         self._in_hand = 0
         self._wake = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
+        self.mark = HighMark()
         self.dropped = 0
         self.hits = 0
         self.misses = 0
@@ -149,7 +151,7 @@ class HistoryCache:
         self._put(Snapshot(conversation, history.version, history.messages))
 
     def _put(self, task: Change | Snapshot) -> None:
-        if len(self._tasks) >= _TASKS or not self._backend.available:
+        if len(self._tasks) >= CACHE_TASKS or not self._backend.available:
             self.dropped += 1
             return
         self._tasks.append(task)
@@ -175,6 +177,7 @@ class HistoryCache:
             batch, self._tasks = self._tasks[:_BATCH], self._tasks[_BATCH:]
             self._in_hand = len(batch)
             await self._backend.write(batch)
+            self.mark.see(self.depth)
             self._in_hand = 0
 
 

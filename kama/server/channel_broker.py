@@ -6,11 +6,17 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 
 from kama.errors import Busy
+from kama.monitor_protocol import Partition
 from kama.server.broker import Record
 
 
 class ChannelBroker:
     """The transmit queue of channel mode, `size` records long; who finds it full waits its turn."""
+
+    trouble = ""
+    partitions: Sequence[Partition] = ()
+    rebalances = 0
+    poisoned = 0
 
     def __init__(self, size: int) -> None:
         self._records: list[Record] = []

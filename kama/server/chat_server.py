@@ -7,6 +7,7 @@ consume  a batch is stored in one transaction, then delivered, then its senders 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,7 @@ from kama.server.auth import Identity
 from kama.server.broker import MessageBroker, Record, Settle, Stored
 from kama.server.cache import HistoryCache
 from kama.server.delivery import Delivery, signal_frame
+from kama.server.events import Journal
 from kama.server.limits import TokenBuckets
 from kama.server.membership import Membership
 from kama.server.peers import Delivered, Event, Peers, Signalled
@@ -35,6 +37,7 @@ from kama.server.snowflake import Snowflake, timestamp_ms
 from kama.server.store.database import is_transient
 from kama.server.store.messages import Batch, MessageStore
 from kama.server.tasks import cancel, spawn
+from kama.server.traffic import HighMark
 
 log = structlog.get_logger("kama.chat")
 
@@ -54,6 +57,7 @@ class ChatCounters:
     not_stored: int = 0
     batches: int = 0
     largest_batch: int = 0
+    batch_ms: float = 0.0  # how long the last transaction took
 
 
 class ChatServer:
@@ -73,6 +77,7 @@ class ChatServer:
         *,
         file_max_size: int,
         publish_timeout: float,
+        journal: Journal | None = None,
     ) -> None:
         self._broker = broker
         self._store = store
@@ -85,7 +90,9 @@ class ChatServer:
         self._retries = retries
         self._file_max_size = file_max_size
         self._publish_timeout = publish_timeout
+        self._journal = journal or Journal()
         self._consumer: asyncio.Task[None] | None = None
+        self.mark = HighMark()
         self.counters = ChatCounters()
         self.store_failing = False
 
@@ -113,8 +120,12 @@ class ChatServer:
 
     # --- accept
 
-    async def accept(self, request: ChatMessageRequest, sender: Identity, settle: Settle) -> Record:
+    async def accept(
+        self, request: ChatMessageRequest, sender: Identity, settle: Settle, connection: str = ""
+    ) -> Record:
         """Check a message and publish it. `settle` is told what became of it, unless this raises.
+
+        `connection`: the id of the one it came from.
 
         Raises BadFrame, Forbidden, NoSuchGroup, RateLimited, and Busy when there was no room in time.
         """
@@ -131,6 +142,9 @@ class ChatServer:
         record = Record(key, request, uuid, timestamp_ms(uuid), ephemeral, settle)
         await self._broker.publish(record, self._publish_timeout)
         self.counters.accepted += 1
+        self.mark.see(self._broker.depth)
+        size = len(request.content) + len(request.av_data)
+        self._journal.accepted(uuid, key, request.send_id, request.receive_id, request.type, size, connection)
         return record
 
     async def _uuid(self, request: ChatMessageRequest) -> int:
@@ -185,9 +199,11 @@ class ChatServer:
         """Deliver here first, then tell the sender. Gives what other nodes are to be told, and of which users."""
         if outcome is None:
             self.counters.ephemeral += 1
-            self._delivery.deliver_ephemeral(record)
+            reached = self._delivery.deliver_ephemeral(record)
             record.settled(Stored(record.uuid, record.key, 0))
             if not self._peers.are_there:
+                if not reached:
+                    self._journal.undeliverable(record.uuid, record.request.receive_id)
                 return []
             receiver = record.request.receive_id
             return [((receiver,), Signalled(receiver, Raw(signal_frame(record))))]
@@ -210,8 +226,9 @@ class ChatServer:
                 return [placed for record in records for placed in await self._store_all([record])]
             self.counters.not_stored += 1
             log.error("message cannot be stored", uuid=records[0].uuid, error=type(error).__name__)
+            self._journal.not_stored(records[0].uuid, records[0].key, type(error).__name__)
             return [(DatabaseFailed("the message cannot be stored: it was dropped, and nobody got it"), None)]
-        self._count(batch)
+        self._count(records, batch)
         self._update_cache(batch)
         return list(zip(batch.outcomes, batch.messages, strict=True))
 
@@ -220,8 +237,10 @@ class ChatServer:
         delay = _RETRY_FIRST
         collided = False
         while True:
+            started = time.perf_counter()
             try:
                 batch = await self._store.insert_batch(records)
+                self.counters.batch_ms = round((time.perf_counter() - started) * 1000, 2)
                 self.store_failing = False
                 return batch
             except IntegrityError:
@@ -239,10 +258,15 @@ class ChatServer:
             await asyncio.sleep(delay)
             delay = min(delay * 2, _RETRY_MAX)
 
-    def _count(self, batch: Batch) -> None:
-        duplicates = sum(outcome.duplicate for outcome in batch.outcomes)
+    def _count(self, records: Sequence[Record], batch: Batch) -> None:
+        count, took_ms = len(records), self.counters.batch_ms
+        duplicates = 0
+        for record, outcome in zip(records, batch.outcomes, strict=True):
+            duplicates += outcome.duplicate
+            text = "duplicate" if outcome.duplicate else ""
+            self._journal.stored(record.uuid, outcome.conversation, outcome.seq, count, took_ms, text)
         self.counters.duplicates += duplicates
-        self.counters.stored += len(batch.outcomes) - duplicates
+        self.counters.stored += count - duplicates
 
     def _update_cache(self, batch: Batch) -> None:
         by_conversation: dict[str, list[Message]] = {key: [] for key in batch.versions}

@@ -6,15 +6,17 @@ from collections.abc import Collection
 
 from kama.protocol import Message, build_message, encode
 from kama.server.broker import Record
+from kama.server.events import Journal
 from kama.server.membership import Membership
 from kama.server.message_back import MessageBack, message_back
 from kama.server.registry import ClientRegistry
 
 
 class Delivery:
-    def __init__(self, registry: ClientRegistry, membership: Membership) -> None:
+    def __init__(self, registry: ClientRegistry, membership: Membership, journal: Journal | None = None) -> None:
         self._registry = registry
         self._membership = membership
+        self._journal = journal or Journal()
         self.offered = 0
         self.ephemeral_dropped = 0
 
@@ -25,12 +27,16 @@ class Delivery:
         """
         back: MessageBack | None = None
         users = await self._recipients(message)
+        online = depth = 0
         for user_id in users:
             for conn in self._registry.get(user_id):
                 if back is None:
-                    back = message_back(conversation, message)
-                self.offered += 1
+                    back = message_back(conversation, message, live=True)
                 conn.offer(back)
+                online += 1
+                depth = max(depth, conn.depth)
+        self.offered += online
+        self._journal.routed(int(message.uuid), conversation, message.seq, len(users), online, depth)
         return users
 
     async def _recipients(self, message: Message) -> Collection[str]:
@@ -40,14 +46,18 @@ class Delivery:
             return (message.receive_id,)
         return (message.receive_id, message.send_id)
 
-    def deliver_ephemeral(self, record: Record) -> None:
-        """A call signal that nobody stores: to the receiver's connections, if they are there and have room."""
-        self.signal(record.request.receive_id, signal_frame(record))
+    def deliver_ephemeral(self, record: Record) -> bool:
+        """A call signal that nobody stores: to the receiver's connections, if they are there and have room.
 
-    def signal(self, user_id: str, frame: bytes) -> None:
+        False when it reached none here.
+        """
+        return self.signal(record.request.receive_id, signal_frame(record))
+
+    def signal(self, user_id: str, frame: bytes) -> bool:
         reached = [conn.offer_ephemeral(frame) for conn in self._registry.get(user_id)]
         if not any(reached):
             self.ephemeral_dropped += 1
+        return any(reached)
 
 
 def signal_frame(record: Record) -> bytes:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
 
+from kama.monitor_protocol import Node
 from kama.server.ws_gateway import UserConn
 
 
-class NodeInfo(Struct, kw_only=True):
-    """A node as it announces itself. `epoch` is new at each start, `beat_ms` the Unix time of the announcement."""
+class NodeInfo(Struct, kw_only=True, omit_defaults=True):
+    """A node as it announces itself. `epoch` is new at each start, `beat_ms` the Unix time of the announcement.
+
+    `node`: what those see who watch it.
+    """
 
     name: str
     epoch: str
@@ -20,9 +25,12 @@ class NodeInfo(Struct, kw_only=True):
     version: str
     connections: int
     beat_ms: int
+    node: Node | None = None
 
 
 class Directory(Protocol):
+    epoch: str  # new at each start of this node
+
     async def start(self, wanted_id: int | None) -> int:
         """Announce this node, and give its number for message ids: the wanted one, or a free one."""
         ...
@@ -60,12 +68,21 @@ class Directory(Protocol):
         """All nodes as they last announced themselves."""
         ...
 
+    @property
+    def trouble(self) -> str:
+        """Why other nodes cannot be heard now, in words; empty while they can."""
+        ...
+
 
 class LocalDirectory:
     """For a node that is alone: nobody is anywhere else, and asking costs nothing."""
 
     others: Collection[str] = ()
     nodes: Sequence[NodeInfo] = ()
+    trouble = ""
+
+    def __init__(self) -> None:
+        self.epoch = secrets.token_hex(4)
 
     async def start(self, wanted_id: int | None) -> int:
         return 1 if wanted_id is None else wanted_id

@@ -27,6 +27,7 @@ from redis.retry import Retry
 
 from kama import __version__
 from kama.errors import CannotConnect, Forbidden, RateLimited
+from kama.monitor_protocol import Node
 from kama.protocol import encode
 from kama.server.directory import NodeInfo
 from kama.server.kafka_records import NODES
@@ -73,7 +74,8 @@ class _Lease:
 
 
 class RedisDirectory:
-    """`resync` is called when this node may have been passed over for a while, `sweep` now and then with all nodes."""
+    """`resync` is called when this node may have been passed over for a while, `sweep` now and then with all nodes;
+    `describe` gives what others see of this node."""
 
     def __init__(
         self,
@@ -86,6 +88,7 @@ class RedisDirectory:
         multi_login: MultiLogin,
         resync: Callable[[], Awaitable[None]],
         sweep: Callable[[Collection[str]], Coroutine[Any, Any, None]],
+        describe: Callable[[], Node | None] = lambda: None,
     ) -> None:
         # Everybody who logs in at once asks at once: they share a few connections, and wait for their turn.
         pool = BlockingConnectionPool.from_url(
@@ -98,13 +101,14 @@ class RedisDirectory:
         )
         self._redis: Redis = Redis.from_pool(pool)
         self._name = name
-        self._epoch = secrets.token_hex(4)
+        self.epoch = secrets.token_hex(4)
         self._registry = registry
         self._address = address
         self._per_user = per_user
         self._multi_login = multi_login
         self._resync = resync
         self._sweep = sweep
+        self._describe = describe
         self._swept = time.monotonic()
         self._known: dict[str, NodeInfo] = {}
         self._id = 0
@@ -207,12 +211,13 @@ class RedisDirectory:
         """Announce this node, and hear of the others. True when Redis had forgotten it."""
         info = NodeInfo(
             name=self._name,
-            epoch=self._epoch,
+            epoch=self.epoch,
             id=self._id,
             address=self._address,
             version=__version__,
             connections=len(self._registry),
             beat_ms=time.time_ns() // 1_000_000,
+            node=self._describe(),
         )
         async with self._redis.pipeline(transaction=False) as pipe:
             pipe.set(f"kama:node:{self._name}", encode(info), px=int(_NODE_TTL * 1000), get=True)
@@ -255,7 +260,7 @@ class RedisDirectory:
     # --- leases
 
     def _lease(self, conn: UserConn) -> _Lease:
-        return _Lease(self._name, self._epoch, conn.id, int(conn.since * 1000), conn.post_only)
+        return _Lease(self._name, self.epoch, conn.id, int(conn.since * 1000), conn.post_only)
 
     def _write(self, pipe: Any, conn: UserConn) -> None:
         key = _key(conn.user_id)
@@ -332,7 +337,7 @@ class RedisDirectory:
     def _is_alive(self, lease: _Lease) -> bool:
         """A lease of a node that is gone, or of its life before the last start, is nobody's."""
         if lease.node == self._name:
-            return lease.epoch == self._epoch
+            return lease.epoch == self.epoch
         info = self._known.get(lease.node)
         return info is not None and info.epoch == lease.epoch
 
@@ -345,6 +350,10 @@ class RedisDirectory:
     @property
     def nodes(self) -> Sequence[NodeInfo]:
         return sorted(self._known.values(), key=lambda info: info.name)
+
+    @property
+    def trouble(self) -> str:
+        return "does not answer: deliveries go to all nodes until it is back" if self._away else ""
 
     async def nodes_of(self, users: Collection[str]) -> Mapping[str, Collection[str]]:
         others = self.others

@@ -44,10 +44,11 @@ async def ws_login(websocket: WebSocket) -> None:
         client_id, device, post_only = _login_parameters(websocket)
         node.check_open()
         check_origin(websocket, node.settings.server.allowed_origins)
-        token, subprotocol = _find_token(websocket)
+        token, subprotocol = find_token(websocket)
         identity = _own(node.tokens.verify(token), client_id) if token else None
         node.registry.check(client_id, post_only=post_only)
     except KamaError as error:
+        _note_refusal(node, websocket, error)
         await websocket.send_denial_response(error_response(error))
         return
     await websocket.accept(subprotocol)
@@ -58,9 +59,16 @@ async def ws_login(websocket: WebSocket) -> None:
         conn = node.new_conn(socket, identity, device=device, address=_address(websocket), post_only=post_only)
         await node.sessions.connect(conn)
     except KamaError as error:
+        _note_refusal(node, websocket, error)
         socket.write_frames([error_frame(error)])
         code = CloseCode.GOING_AWAY if error.retriable else CloseCode.FORBIDDEN
         socket.close_now(code, error.message[:100])
+
+
+def _note_refusal(node: Node, websocket: WebSocket, error: KamaError) -> None:
+    client_id = websocket.query_params.get("client_id", "")
+    node.journal.traffic.logins_refused += 1
+    node.journal.refused(client_id if is_user_id(client_id) else "", "", error.code, f"login: {error.message}")
 
 
 def _login_parameters(websocket: WebSocket) -> tuple[str, str, bool]:
@@ -73,7 +81,7 @@ def _login_parameters(websocket: WebSocket) -> tuple[str, str, bool]:
     return client_id, device, query.get("post_only", "") in ("1", "true")
 
 
-def _find_token(websocket: WebSocket) -> tuple[str | None, str | None]:
+def find_token(websocket: WebSocket) -> tuple[str | None, str | None]:
     """The token and the subprotocol to answer with: from the header, from ["bearer", token], or still to come."""
     if "authorization" in websocket.headers:
         return bearer_token(websocket), None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -28,6 +28,7 @@ from aiokafka.errors import (
 from aiokafka.structs import ConsumerRecord
 
 from kama.errors import Busy, CannotConnect, SettingsError, TooLarge
+from kama.monitor_protocol import Partition
 from kama.server.broker import Record, Stored
 from kama.server.kafka_records import REASON, SOURCE, Place, Poison, decode_record, encode_record
 from kama.server.tasks import cancel, spawn
@@ -52,12 +53,21 @@ _BROKEN_PRODUCER = (OutOfOrderSequenceNumber, InvalidProducerEpoch, ProducerFenc
 class KafkaBroker:
     """`in_flight` bounds the messages that Kafka has not acknowledged yet; `node` names this node's inbox.
 
-    `alone`: no other node may store beside it.
+    `alone`: no other node may store beside it. `produced(uuid, topic, partition, offset)` is told what Kafka has.
     """
 
-    def __init__(self, settings: KafkaSettings, *, node: str, in_flight: int, alone: bool) -> None:
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        *,
+        node: str,
+        in_flight: int,
+        alone: bool,
+        produced: Callable[[int, str, int, int], None] = lambda uuid, topic, partition, offset: None,
+    ) -> None:
         self._settings = settings
         self._alone = alone
+        self._produced = produced
         self._node = node
         self._client_id = f"kama-{node}"
         self._room = asyncio.Semaphore(in_flight)
@@ -71,7 +81,21 @@ class KafkaBroker:
         self._leftovers: set[str] = set()
         self._producer: AIOKafkaProducer | None = None
         self._renewal: asyncio.Task[None] | None = None
+        self._stored: dict[TopicPartition, int] = {}
+        self.trouble = ""
+        self.rebalances = 0
         self.poisoned = 0
+
+    @property
+    def partitions(self) -> Sequence[Partition]:
+        if self._consumer is None:
+            return ()
+        held: list[Partition] = []
+        for place in sorted(self._consumer.assignment()):
+            end = self._consumer.highwater(place) or 0
+            position = self._stored.get(place, end)
+            held.append(Partition(partition=place.partition, position=position, lag=max(0, end - position)))
+        return held
 
     @property
     def depth(self) -> int:
@@ -309,7 +333,7 @@ class KafkaBroker:
             self._room.release()
             raise
         self._in_flight += 1
-        late = loop.call_at(deadline, record.settled, _late(timeout))
+        late = loop.call_at(deadline, self._on_late, record, timeout)
         future.add_done_callback(lambda done: self._on_sent(record, done, late))
 
     async def _send(self, record: Record, deadline: float) -> asyncio.Future[Any]:
@@ -334,6 +358,9 @@ class KafkaBroker:
         self._in_flight -= 1
         error = KafkaError("cancelled") if done.cancelled() else done.exception()
         if error is None:
+            self.trouble = ""
+            place = done.result()
+            self._produced(record.uuid, place.topic, place.partition, place.offset)
             record.settled(Stored(record.uuid, record.key, 0))
         elif isinstance(error, MessageSizeTooLargeError):
             record.settled(TooLarge(f"the message is larger than Kafka takes: {error}"))
@@ -341,8 +368,13 @@ class KafkaBroker:
             self._look_at(error)
             record.settled(Busy("Kafka did not take the message: send it again with the same client_msg_id"))
 
+    def _on_late(self, record: Record, timeout: float) -> None:
+        self.trouble = f"Kafka has not acknowledged a message for {timeout:g} s"
+        record.settled(_late(timeout))
+
     def _look_at(self, error: BaseException | None) -> None:
         """An idempotent producer that lost its place never finds it again: go on with a new one."""
+        self.trouble = f"Kafka takes no messages: {type(error).__name__}"
         if isinstance(error, _BROKEN_PRODUCER) and (self._renewal is None or self._renewal.done()):
             log.warning("Kafka producer lost its place: making a new one", error=repr(error))
             self._renewal = spawn(self._renew_producer(), name="renew producer")
@@ -373,6 +405,8 @@ class KafkaBroker:
                 continue
             self._idle.clear()
             try:
+                for place, kept in fetched.items():
+                    self._stored.setdefault(place, kept[0].offset)
                 records = await self._decode_all(fetched)
                 self._in_hand = len(records)
                 if records:
@@ -416,6 +450,7 @@ class KafkaBroker:
         """Only what is ours still: somebody else has the rest, and reads it again, and finds it stored."""
         if self._consumer is None:
             return
+        self._stored.update(offsets)
         ours = {place: offset for place, offset in offsets.items() if place in self._consumer.assignment()}
         if not ours:
             return
@@ -423,6 +458,12 @@ class KafkaBroker:
             await self._consumer.commit(ours)
         except (KafkaError, IllegalStateError) as error:
             log.warning("offsets not committed: what they cover is read again", error=repr(error))
+
+    def take_over(self, assigned: Collection[TopicPartition]) -> None:
+        """These are this node's now; another may have stored of them meanwhile."""
+        self.rebalances += 1
+        self._stored.clear()
+        log.info("partitions assigned", partitions=sorted(place.partition for place in assigned))
 
     async def hand_over(self) -> None:
         """Before partitions go: finish the batch in hand, if that does not take too long."""
@@ -446,4 +487,4 @@ class _HandOver(ConsumerRebalanceListener):  # type: ignore[misc]
             await self._broker.hand_over()
 
     async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
-        log.info("partitions assigned", partitions=sorted(place.partition for place in assigned))
+        self._broker.take_over(assigned)

@@ -11,7 +11,7 @@ from kama.protocol import Message, MessageType, encode
 class MessageBack:
     """`echo`: whether the sender sees it too (call signals are for the receiver alone). `note`: to oneself.
 
-    `pulled`: the client asked for it, whatever it was pushed before.
+    `pulled`: the client asked for it, whatever it was pushed before. `live`: straight from its storing, not read back.
     """
 
     frame: bytes
@@ -19,9 +19,11 @@ class MessageBack:
     conversation: str
     seq: int
     send_id: str
+    accepted_ms: int = 0
     echo: bool = True
     note: bool = False
     pulled: bool = False
+    live: bool = False
 
     def is_shown_to(self, user_id: str) -> bool:
         return self.echo or self.pulled or user_id != self.send_id
@@ -31,7 +33,7 @@ class MessageBack:
         return self.note or user_id != self.send_id
 
 
-def message_back(conversation: str, message: Message, *, pulled: bool = False) -> MessageBack:
+def message_back(conversation: str, message: Message, *, pulled: bool = False, live: bool = False) -> MessageBack:
     note = message.send_id == message.receive_id
     return MessageBack(
         encode(message),
@@ -39,7 +41,9 @@ def message_back(conversation: str, message: Message, *, pulled: bool = False) -
         conversation,
         message.seq,
         message.send_id,
+        message.created_ms,
         echo=note or message.type != MessageType.AUDIO_OR_VIDEO,
         note=note,
         pulled=pulled,
+        live=live,
     )

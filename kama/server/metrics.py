@@ -38,7 +38,7 @@ def _gauges(node: Node) -> dict[str, tuple[str, float]]:
         "connections": ("Open connections.", len(node.registry)),
         "users": ("Users with an open connection.", node.registry.users),
         "transmit_depth": ("Messages accepted and not yet stored.", node.chat.depth),
-        "send_back_depth": ("Frames in all send-back queues.", sum(conn.depth for conn in node.registry)),
+        "send_back_depth": ("Frames in all send-back queues.", node.journal.traffic.queued),
         "status_depth": ("Marks not yet committed.", node.status.depth),
         "cache_depth": ("Cache tasks waiting.", node.cache.depth),
         "cache_up": ("1 while the history cache can be used.", node.cache.available),

@@ -14,9 +14,11 @@ from kama.protocol import Message, encode
 from kama.server.broker import MessageBroker
 from kama.server.delivery import Delivery
 from kama.server.directory import Directory
+from kama.server.events import Journal
 from kama.server.membership import Membership
 from kama.server.registry import ClientRegistry
 from kama.server.tasks import cancel, spawn
+from kama.server.traffic import HighMark
 
 log = structlog.get_logger("kama.peers")
 
@@ -88,15 +90,18 @@ class Peers:
         registry: ClientRegistry,
         delivery: Delivery,
         membership: Membership,
+        journal: Journal | None = None,
     ) -> None:
         self._directory = directory
         self._broker = broker
         self._registry = registry
         self._delivery = delivery
         self._membership = membership
+        self._journal = journal or Journal()
         self._pending: list[tuple[Collection[str] | None, Event]] = []
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self.mark = HighMark()
         self.forwarded = 0
         self.received = 0
 
@@ -106,6 +111,11 @@ class Peers:
     async def close(self) -> None:
         for task in self._tasks:
             await cancel(task)
+
+    @property
+    def depth(self) -> int:
+        """Events for other nodes that wait to be forwarded, those apart that the consumer itself waits for."""
+        return len(self._pending)
 
     @property
     def are_there(self) -> bool:
@@ -128,6 +138,11 @@ class Peers:
             nodes = others if concerned is None else {node for user in concerned for node in where.get(user, ())}
             for node in nodes:
                 boxes.setdefault(node, []).append(event)
+            if nodes and isinstance(event, Delivered):
+                message = event.message
+                self._journal.routed(
+                    int(message.uuid), event.conversation, message.seq, len(concerned or ()), text=", ".join(nodes)
+                )
         for node, box in boxes.items():
             for payload, count in _payloads(box):
                 await self._forward(node, payload, count)
@@ -142,6 +157,7 @@ class Peers:
         while True:
             await self._wake.wait()
             self._wake.clear()
+            self.mark.see(self.depth)
             pending, self._pending = self._pending, []
             try:
                 await self.tell(pending)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kama.errors import Busy, CloseCode, Forbidden, RateLimited
+from kama.server.events import Journal
 from kama.server.ws_gateway import UserConn
 
 MultiLogin = Literal["allow", "replace", "reject"]
@@ -33,15 +34,19 @@ class ClosedConn:
 
 
 class ClientRegistry:
-    def __init__(self, connections: int, per_user: int, multi_login: MultiLogin) -> None:
+    def __init__(
+        self, connections: int, per_user: int, multi_login: MultiLogin, journal: Journal | None = None
+    ) -> None:
         self._max = connections
         self._per_user = per_user
         self._multi_login = multi_login
+        self._journal = journal or Journal()
         self._users: dict[str, tuple[UserConn, ...]] = {}
         self._count = 0
         self.pending = 0  # accepted, and their token is still to come
         self.closed: deque[ClosedConn] = deque(maxlen=_CLOSED_RING)
         self.closed_by_code: Counter[int] = Counter()
+        self.ended = 0
 
     def __len__(self) -> int:
         return self._count
@@ -83,6 +88,7 @@ class ClientRegistry:
                     other.close(CloseCode.REPLACED, "replaced by another login")
         self._users[conn.user_id] = (*self.get(conn.user_id), conn)
         self._count += 1
+        self._journal.opened(conn.user_id, conn.id, conn.address)
 
     def discard(self, conn: UserConn) -> None:
         """Remove this connection and no other; harmless when it is not there."""
@@ -97,6 +103,8 @@ class ClientRegistry:
         self._count -= 1
         code, reason = conn.closing or (CloseCode.NORMAL, "")
         self.closed_by_code[code] += 1
+        self.ended += 1
+        self._journal.closed(conn.user_id, conn.id, code, reason)
         self.closed.append(
             ClosedConn(conn.id, conn.user_id, conn.device, conn.address, conn.since, time.time(), int(code), reason)
         )

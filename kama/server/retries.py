@@ -17,6 +17,7 @@ import structlog
 from cachetools import LRUCache
 
 from kama.server.tasks import cancel, spawn
+from kama.server.traffic import HighMark
 
 log = structlog.get_logger("kama.retries")
 
@@ -34,7 +35,13 @@ class Retries:
         self._taken: LRUCache[Key, int] = LRUCache(_REMEMBERED)
         self._asked: dict[Key, asyncio.Future[int | None]] = {}
         self._wake = asyncio.Event()
+        self.mark = HighMark()
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def depth(self) -> int:
+        """Look-ups that wait for the store's next answer."""
+        return len(self._asked)
 
     async def start(self) -> None:
         self._task = spawn(self._answer(), name="retries")
@@ -65,6 +72,7 @@ class Retries:
         while True:
             await self._wake.wait()
             self._wake.clear()
+            self.mark.see(self.depth)
             asked, self._asked = self._asked, {}
             try:
                 found = await self._look_up(list(asked))

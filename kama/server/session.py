@@ -32,6 +32,7 @@ from kama.protocol import (
 from kama.server.auth import TokenKeeper
 from kama.server.chat_server import ChatServer
 from kama.server.directory import Directory
+from kama.server.events import Journal
 from kama.server.limits import TokenBuckets
 from kama.server.membership import Membership
 from kama.server.message_back import message_back
@@ -61,6 +62,7 @@ class Sessions:
         status: StatusWriter,
         tokens: TokenKeeper,
         abuse: TokenBuckets,
+        journal: Journal,
     ) -> None:
         self._chat = chat
         self._registry = registry
@@ -71,6 +73,7 @@ class Sessions:
         self._status = status
         self._tokens = tokens
         self._abuse = abuse
+        self._journal = journal
         self.refused_frames = 0
 
     async def connect(self, conn: UserConn) -> None:
@@ -81,6 +84,7 @@ class Sessions:
         except BaseException:
             self._registry.discard(conn)
             raise
+        self._journal.traffic.logins += 1
         log.info("connected", conn=conn.id, user=conn.user_id, device=conn.device, address=conn.address)
         expiry = _Expiry(conn)
         try:
@@ -104,7 +108,7 @@ class Sessions:
             frame = decode_frame(data)
             if isinstance(frame, ChatMessageRequest):
                 client_msg_id = frame.client_msg_id
-                await self._chat.accept(frame, conn.identity, conn.settled)
+                await self._chat.accept(frame, conn.identity, conn.settled, conn.id)
             else:
                 await self._on_control(conn, frame, expiry)
         except KamaError as error:
@@ -115,6 +119,9 @@ class Sessions:
 
     def _refuse(self, conn: UserConn, error: KamaError, client_msg_id: str | None) -> None:
         self.refused_frames += 1
+        conn.counters.refused += 1
+        conn.counters.error = error.message
+        self._journal.refused(conn.user_id, conn.id, error.code, error.message)
         conn.offer_control(error_frame(error, client_msg_id))
         if self._abuse.take(conn.user_id) > 0:
             conn.close(CloseCode.ABUSE, "too many refused frames")

@@ -15,10 +15,12 @@ import structlog
 
 from kama.protocol import MessageStatus, StatusFrame, encode
 from kama.server.cache import HistoryCache
+from kama.server.events import Journal
 from kama.server.message_back import MessageBack
 from kama.server.store.database import is_transient
 from kama.server.store.progress import Progress, ProgressStore, StatusChange
 from kama.server.tasks import spawn
+from kama.server.traffic import HighMark
 
 log = structlog.get_logger("kama.status")
 
@@ -33,12 +35,21 @@ _NAMES: Mapping[MessageStatus, Literal["sent", "delivered", "read"]] = {
 class StatusWriter:
     """`notify(user_id, frame)` tells a sender, on whatever connections it has."""
 
-    def __init__(self, store: ProgressStore, cache: HistoryCache, notify: Callable[[str, bytes], None]) -> None:
+    def __init__(
+        self,
+        store: ProgressStore,
+        cache: HistoryCache,
+        notify: Callable[[str, bytes], None],
+        journal: Journal | None = None,
+    ) -> None:
         self._store = store
         self._cache = cache
         self._notify = notify
+        self._journal = journal or Journal()
         self._next = Progress()
-        self._in_hand = 0
+        self._in_hand = Progress()
+        self.mark = HighMark()
+        self.commit_ms = 0.0  # how long the last batch took
         self._wake = asyncio.Event()
         self._closed = False
         self._task: asyncio.Task[None] | None = None
@@ -46,12 +57,14 @@ class StatusWriter:
     @property
     def depth(self) -> int:
         """Marks not yet committed."""
-        return len(self._next.sent) + len(self._next.cursors) + self._in_hand
+        return sum(len(marked.sent) + len(marked.cursors) for marked in (self._next, self._in_hand))
 
-    def mark_sent(self, user_id: str, back: MessageBack, advance: bool) -> None:
+    def mark_sent(self, user_id: str, back: MessageBack, advance: bool, connection: str = "") -> None:
         """`back` was written to a socket of `user_id`; `advance`: and so was everything before it."""
-        if back.counts_as_sent_to(user_id):
-            self._next.sent.setdefault(back.uuid, user_id)
+        if back.counts_as_sent_to(user_id) and back.uuid not in self._next.sent:
+            self._next.sent[back.uuid] = user_id
+            if back.uuid not in self._in_hand.sent:
+                self._journal.written(back.uuid, user_id, connection, back.accepted_ms, live=back.live)
         if advance:
             self._move((user_id, back.conversation), back.seq, MessageStatus.SENT)
         self._wake.set()
@@ -88,9 +101,12 @@ class StatusWriter:
                 await self._wake.wait()
                 continue
             progress, self._next = self._next, Progress()
-            self._in_hand = len(progress.sent) + len(progress.cursors)
+            self._in_hand = progress
+            started = time.perf_counter()
             await self._commit(progress)
-            self._in_hand = 0
+            self.commit_ms = (time.perf_counter() - started) * 1000
+            self.mark.see(self.depth)
+            self._in_hand = Progress()
 
     async def _commit(self, progress: Progress) -> None:
         delay = 0.05
@@ -108,8 +124,21 @@ class StatusWriter:
                     return  # a status that is behind is caught up by the next login; shutdown is not held up
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, _RETRY_MAX)
+        self._note(changes)
         self._update_cache(changes, versions)
         self._tell_senders(changes)
+
+    def _note(self, changes: Iterable[StatusChange]) -> None:
+        traffic = self._journal.traffic
+        for change in changes:
+            match change.status:
+                case MessageStatus.SENT:
+                    traffic.sent += 1
+                case MessageStatus.DELIVERED:
+                    traffic.delivered += 1
+                case MessageStatus.READ:
+                    traffic.read += 1
+            self._journal.risen(_NAMES[change.status], change.uuid, change.conversation, change.seq, change.user_id)
 
     def _update_cache(self, changes: Iterable[StatusChange], versions: Mapping[str, int]) -> None:
         by_conversation: dict[str, dict[int, int]] = {}

@@ -21,6 +21,7 @@ from kama.errors import CloseCode, KamaError
 from kama.protocol import AckFrame, Behind, SystemFrame, encode, error_frame
 from kama.server.auth import Identity
 from kama.server.broker import Record, Stored
+from kama.server.events import Journal
 from kama.server.message_back import MessageBack
 from kama.server.pushed import Pushed
 from kama.server.tasks import cancel, spawn
@@ -63,6 +64,8 @@ class ConnCounters:
     written: int = 0
     dropped: int = 0
     high_water: int = 0
+    refused: int = 0
+    error: str = ""  # what it was last refused
 
 
 @dataclass(eq=False, slots=True)
@@ -82,6 +85,8 @@ class UserConn:
     address: str = ""
     post_only: bool = False
     since: float = field(default_factory=time.time)
+    last: float = 0.0  # when it last sent a frame, in Unix seconds
+    journal: Journal = field(default_factory=Journal)
     closing: tuple[int, str] | None = None
     counters: ConnCounters = field(default_factory=ConnCounters)
     pushed: Pushed = field(default_factory=Pushed)
@@ -103,6 +108,10 @@ class UserConn:
         """Frames in the send-back queue."""
         return len(self._queue)
 
+    @property
+    def queued_bytes(self) -> int:
+        return self._queued_bytes
+
     # --- the run of a connection
 
     async def run(self, on_frame: Callable[[UserConn, bytes], Awaitable[None]]) -> None:
@@ -112,6 +121,8 @@ class UserConn:
             while (frame := await self.socket.receive_frame()) is not None:
                 if self.closing is None:
                     self.counters.received += 1
+                    self.last = time.time()
+                    self.journal.traffic.received += 1
                     await on_frame(self, frame)
         except Exception:
             self.close(CloseCode.INTERNAL_ERROR, "the node failed on this connection: its log says why")
@@ -129,6 +140,7 @@ class UserConn:
             return
         self._flush()
         self.closing = (code, reason)
+        self._forget_queue()
         self.socket.close_now(code, reason)
         self._room.set()
         if self._writer is not None:
@@ -159,7 +171,7 @@ class UserConn:
         if self.closing is not None or self.post_only:
             return False
         if len(self._queue) * 2 >= self.limits.messages or self._queued_bytes * 2 >= self.limits.bytes:
-            self.counters.dropped += 1
+            self._drop("call signal: send-back queue half full")
             return False
         self._enqueue(frame, len(frame))
         return True
@@ -185,11 +197,12 @@ class UserConn:
             # A burst may come before the writer's turn: only a peer that does not read is slow.
             self._flush()
             if self._is_full(size):
-                self.counters.dropped += 1
+                self._drop("send-back queue full")
                 self.close(CloseCode.SLOW_CONSUMER, "send-back queue full")
                 return
         self._queue.append(item)
         self._queued_bytes += size
+        self.journal.traffic.enqueued()
         if len(self._queue) > self.counters.high_water:
             self.counters.high_water = len(self._queue)
         self._wake.set()
@@ -198,6 +211,16 @@ class UserConn:
         return len(self._queue) >= self.limits.messages or (
             bool(self._queue) and self._queued_bytes + size > self.limits.bytes
         )
+
+    def _drop(self, why: str) -> None:
+        self.counters.dropped += 1
+        self.journal.traffic.dropped += 1
+        self.journal.dropped(self.user_id, self.id, why)
+
+    def _forget_queue(self) -> None:
+        self.journal.traffic.queued -= len(self._queue)
+        self._queue.clear()
+        self._queued_bytes = 0
 
     # --- the writer
 
@@ -228,8 +251,7 @@ class UserConn:
         if not self._queue or not self.socket.can_write:
             return
         items = list(self._queue)
-        self._queue.clear()
-        self._queued_bytes = 0
+        self._forget_queue()
         self._room.set()
         self._write(items)
 
@@ -243,6 +265,9 @@ class UserConn:
         if not self.socket.write_frames(frames):
             return
         self.counters.written += len(frames)
+        traffic = self.journal.traffic
+        traffic.written += len(frames)
+        traffic.written_bytes += sum(map(len, frames))
         if not self.post_only:
             self._unconfirmed.extend(items)
             self._unconfirmed_bytes += sum(map(_size, items))

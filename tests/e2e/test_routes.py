@@ -14,7 +14,7 @@ from support import SECRET, Frame, RunningNode, bearer, eventually, text_message
 
 from kama.server.app import routes
 
-PUBLIC = {"/", "/wss", "/health/live", "/health/ready", "/metrics"}
+PUBLIC = {"/", "/wss", "/monitor/ws", "/health/live", "/health/ready", "/metrics"}
 GUARDED = [
     (method, route.path.replace("{group_id}", "G1"))
     for route in routes()

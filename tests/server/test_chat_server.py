@@ -39,6 +39,9 @@ START_CALL = json.dumps({"messageId": "PROXY", "type": "start_call"})
 class Conn:
     """The socket side of a connection: it keeps what it is offered."""
 
+    id = "c1"
+    address = ""
+    depth = 0
     post_only = False
     closing: tuple[int, str] | None = None
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, OutOfOrderSequenceNumber
+from aiokafka.structs import RecordMetadata, TopicPartition
 from kafka_builders import Kafka, contents, corner_of, new_record, take
 from server_builders import until
 from structlog.testing import capture_logs
@@ -23,6 +24,8 @@ from kama.server.broker import Record, Stored
 from kama.server.kafka_broker import KafkaBroker
 from kama.server.tasks import cancel, spawn
 from kama.settings import KafkaSettings
+
+_PLACE = RecordMetadata("t", 0, TopicPartition("t", 0), 7, 0, 0, 0)
 
 
 @pytest.fixture
@@ -165,7 +168,7 @@ async def test_who_has_waited_too_long_is_told_busy_and_nothing_after_that(
 ) -> None:
     await broker.publish(told.record(), 0.01)
     await until(lambda: len(told.outcomes) == 1)
-    producer.sent[0].set_result(None)
+    producer.sent[0].set_result(_PLACE)
     await turns()
     assert (told.kinds, broker.depth) == (["Busy"], 0)
     assert "has not acknowledged the message for 0.01 s: send it again with the same" in str(told.outcomes[0])
@@ -175,7 +178,7 @@ async def test_an_acknowledgement_in_the_turn_of_the_deadline_is_told(
     broker: KafkaBroker, producer: Producer, told: Told
 ) -> None:
     await broker.publish(told.record(), 0.01)
-    producer.sent[0].set_result(None)
+    producer.sent[0].set_result(_PLACE)
     time.sleep(0.02)  # noqa: ASYNC251 - the loop is late, and finds both at once
     await turns()
     assert told.kinds == ["Stored"]
@@ -202,7 +205,7 @@ async def test_no_more_is_under_way_than_there_is_room_for(broker: KafkaBroker, 
     with pytest.raises(Busy, match=r"acknowledged nothing for 0\.01 s"):
         await broker.publish(told.record(), 0.01)
     waiting = spawn(broker.publish(told.record(), 5), name="waiting")
-    producer.sent[0].set_result(None)
+    producer.sent[0].set_result(_PLACE)
     await waiting
     assert (broker.depth, len(producer.sent), told.kinds) == (2, 3, ["Stored"])
 
@@ -213,7 +216,7 @@ async def test_who_gives_up_takes_no_room(broker: KafkaBroker, producer: Produce
     waiting = spawn(broker.publish(told.record(), 5), name="waiting")
     await turns()
     await cancel(waiting)
-    producer.sent[0].set_result(None)
+    producer.sent[0].set_result(_PLACE)
     await broker.publish(told.record(), 0.01)
     assert len(producer.sent) == 3
 

@@ -155,6 +155,12 @@ class GroupStore:
             rows = (await connection.execute(query)).all()
         return [Group(row.uuid, row.name, row.owner_id, row.created_at, row.member_count) for row in rows]
 
+    async def groups_of(self, user_id: str) -> list[str]:
+        """The ids of the groups that the user is in, in their order."""
+        query = select(members.c.group_uuid).where(members.c.user_uuid == user_id).order_by(members.c.group_uuid)
+        async with self._database.read() as connection:
+            return list((await connection.execute(query)).scalars())
+
     async def member_ids(self, group_id: str) -> frozenset[str] | None:
         """None when there is no such group."""
         async with self._database.read() as connection:
