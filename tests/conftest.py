@@ -14,6 +14,10 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from support import RunningNode, StartNode, make_settings, running_node
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--snap-update", action="store_true", help="Write the texts that screens are compared with anew")
+
+
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"

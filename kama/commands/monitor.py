@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -45,6 +44,7 @@ def monitor(
     replay: Annotated[Path | None, typer.Option(metavar="FILE", help="Show a recording instead of a node")] = None,
     speed: Annotated[float, typer.Option(min=0.1, max=100, help="How fast to play it")] = 1.0,
     theme: Annotated[Theme, typer.Option(help="Colours")] = "auto",
+    ascii_only: Annotated[bool, typer.Option("--ascii", help="For a terminal that shows nothing else")] = False,
     token_file: TokenFile = None,
     config_file: ConfigFile = None,
     data_dir: DataDir = None,
@@ -57,7 +57,7 @@ def monitor(
     if show_once:
         run(show_snapshot(servers, once(tokens, token_file), follow_all=follow_all, terms=terms, as_json=as_json))
         return
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
         raise SettingsError("expected a terminal to draw on, got none", hint="use kama monitor --once, or kama tail")
     options = MonitorOptions(
         servers=servers,
@@ -71,9 +71,12 @@ def monitor(
         replay=replay,
         speed=speed,
         theme=theme,
+        ascii=ascii_only,
         filter=terms,
     )
-    importlib.import_module("kama.tui.app").run_monitor(options)
+    from kama.tui.app import run_monitor
+
+    run_monitor(options)
 
 
 def _check(

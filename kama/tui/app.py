@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import ClassVar
 
@@ -41,6 +42,7 @@ from kama.tui.screens.user import UserScreen
 
 TICK_S = 0.25
 _UUID_MAX = 19
+_UNICODE = ("utf-8", "utf8", "utf-16")
 
 
 class MonitorApp(App[None], inherit_bindings=False):
@@ -64,7 +66,8 @@ class MonitorApp(App[None], inherit_bindings=False):
         super().__init__()
         self.feed = Feed(source, options)
         self.paused = False
-        self.ascii_only = options.ascii
+        self.ascii_only = options.ascii or (sys.stdout.encoding or "utf-8").lower() not in _UNICODE
+        self.set_class(self.ascii_only, "-ascii")
         for theme in THEMES:
             self.register_theme(theme)
         self.theme = theme_name(options.theme, os.environ)
@@ -72,7 +75,7 @@ class MonitorApp(App[None], inherit_bindings=False):
     # --- the run
 
     def on_mount(self) -> None:
-        with contextlib.suppress(NotImplementedError, RuntimeError):  # not in a thread, not on Windows
+        if not self.is_headless:
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.exit)
         self.run_worker(self._read(), name="reader", exit_on_error=False)
         self.set_interval(TICK_S, self.tick)
@@ -81,24 +84,12 @@ class MonitorApp(App[None], inherit_bindings=False):
         """What fails here fails for no reason that a node could give: it is told, and what was read stays."""
         try:
             async with self.feed.source:
-                with self._recording():
-                    await self.feed.run()
+                await self.feed.run()
         except Exception as error:
             text = f"reading stopped: {type(error).__name__}: {error}"
             self.log.error(text)
             self.feed.logbook.note(self.feed.now_ms(), "error", "kama monitor", text, "bad")
             self.note(text, "error")
-
-    @contextlib.contextmanager
-    def _recording(self) -> Iterator[None]:
-        path = self.feed.options.record
-        if path is None:
-            yield
-            return
-        recorder = Recorder(path, self.feed.store, self.feed.now_ms(), redact=self.feed.options.redact)
-        self.feed.recorder = recorder
-        with contextlib.closing(recorder):
-            yield
 
     def tick(self) -> None:
         """Draw what changed, on the screen that is seen, also where a form stands over it."""
@@ -292,7 +283,11 @@ def run_monitor(options: MonitorOptions) -> None:
     """The dashboard on this terminal, until it is told to end. Raises SettingsError for a recording that cannot be
     read or made."""
     app = MonitorApp(open_source(options), options)
-    app.run()
+    with contextlib.ExitStack() as stack:
+        if options.record is not None:
+            recorder = Recorder(options.record, app.feed.store, app.feed.now_ms(), redact=options.redact)
+            app.feed.recorder = stack.enter_context(contextlib.closing(recorder))
+        app.run()
 
 
 def open_source(options: MonitorOptions) -> Source:

@@ -20,6 +20,7 @@ from kama.monitor.store import Changes, MonitorStore
 from kama.monitor.watched import Watched
 from kama.monitor_filter import Predicate, parse_filter
 from kama.monitor_protocol import INTERVAL_MS_MAX, INTERVAL_MS_MIN, ClientOrder, Events, Outcome, Sub
+from kama.tui.cells import number
 from kama.tui.curves import Curves, curves_of
 from kama.tui.logbook import Logbook
 
@@ -58,6 +59,7 @@ class Feed:
         self.verdict = Verdict(Level.OK)
         self.recorder: Recorder | None = None
         self.unseen = 0
+        self.sampled_ms = 0  # when events were last left out
         self.sub = Sub(interval_ms=options.interval_ms)
         self.sub.clients.limit = _ROWS
         self.predicate: Predicate = parse_filter(options.filter)
@@ -82,6 +84,8 @@ class Feed:
         if isinstance(item.frame, Events):
             happened = len(item.frame.items) + item.frame.sampled_out + item.frame.lost
             self.unseen += happened
+            if item.frame.sampled_out or item.frame.lost:
+                self.sampled_ms = item.at_ms
             self._rates.take(len(item.frame.items), happened, item.at_ms)
             for event in item.frame.items:
                 self.logbook.take_event(event)
@@ -135,6 +139,10 @@ class Feed:
     def has_data(self) -> bool:
         """Whether there is anything to show, of whatever age."""
         return any(source.chain.at_ms for source in self.store.sources.values())
+
+    def rate(self, counter: str) -> str:
+        """How fast a counter rises on all nodes together, per second; a dash when that is not known now."""
+        return number(self.store.totals().rates[counter]) if self.is_current else "–"
 
     @property
     def age_ms(self) -> int | None:

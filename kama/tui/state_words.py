@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kama.tui.feed import Feed
 
 Part = tuple[str, Tone]
+_BANNER_MAX = 6
 _CURRENT = (LinkState.LIVE, LinkState.SLOW)
 
 
@@ -84,8 +85,9 @@ def banner(feed: Feed, now_ms: int) -> list[list[Part]]:
         since = f" since {clock(link.since_ms)} ({span(now_ms - link.since_ms)})" if link.since_ms else ""
         lines.append([(f"{name} {who}{since}", tone), (f": {link.cause}" if link.cause else "", "")])
         shown = f"last data {span(now_ms - source.frame_ms)} old" if source.frame_ms else "no data yet"
-        lines.append([("  " + " · ".join(filter(None, (shown, next_try(link, now_ms), *remedy(link.state)))), "dim")])
-        if len(lines) >= 4:
+        lines.append([(f"  {shown} · {next_try(link, now_ms)}", "dim")])
+        lines += [[(f"  {advice}", "accent")] for advice in remedy(link.state)]
+        if len(lines) >= _BANNER_MAX:
             break
     return lines
 

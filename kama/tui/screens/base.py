@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from kama.tui.app import MonitorApp
 
 _ALL = ~Changes.NONE
+# Where there is one node, only these tables have to name it.
+_NODE = frozenset({"node"})
+_OF_NODES = ("nodes", "queues")
 
 
 class MonitorScreen(Screen[None]):
@@ -88,14 +91,17 @@ class MonitorScreen(Screen[None]):
 
     def show(self, changes: Changes) -> None:
         """The state always; the data when it changed, or when ages have to move on."""
-        if not self.is_mounted:
-            return
+        if self.query_one_optional(StatusBar) is None or self.query_one_optional(Footer) is None:
+            return  # not there yet, or not any more
         feed, now_ms = self.feed, self.feed.now_ms()
         self._show_state(feed, now_ms)
         if self.monitor.paused:
             return
         if changes or now_ms - self._drawn_ms >= 1000 or now_ms < self._drawn_ms:
             self._drawn_ms = now_ms
+            only_one = len(feed.store.nodes) < 2
+            for table in self.query(LiveTable):
+                table.hidden = _NODE if only_one and table.id not in _OF_NODES else frozenset()
             self.draw(changes, feed.node_now_ms)
 
     def _show_state(self, feed: Feed, now_ms: int) -> None:
@@ -103,13 +109,11 @@ class MonitorScreen(Screen[None]):
         badges, facts, tail = state_words.status(self.monitor, now_ms)
         self.query_one(StatusBar).show_status(badges, facts, tail, width)
         self.query_one(VerdictBar).show_verdict(feed, now_ms, tiny=self.has_class("-tiny") or self.has_class("-flat"))
-        welcome, body = self.query_one(Welcome), self.query_one("#body")
         first_run = not feed.has_data
         self.query_one(Banner).show(*(() if first_run else state_words.banner(feed, now_ms)))
         if first_run:
-            welcome.show(*state_words.welcome(feed, now_ms))
-        welcome.display, body.display = first_run, not first_run
-        self.query_one(VerdictBar).display = not first_run
+            self.query_one(Welcome).show(*state_words.welcome(feed, now_ms))
+        self.set_class(first_run, "first-run")
         self.set_class(not feed.is_current, "stale")
 
     @property

@@ -21,6 +21,7 @@ View = Literal["all", "unsent", "failed"]
 # Every message is unsent for a moment: only then is it worth a look.
 UNSENT_AFTER_MS = 2_000
 _SHOWN = 500
+_SAMPLED_MS = 5_000
 _ORDER = ("failed", "accepted", "stored", "sent", "delivered", "read")
 _TONES: dict[str, Tone] = {"failed": "bad", "accepted": "warn", "stored": "warn", "delivered": "good", "read": "good"}
 
@@ -80,7 +81,9 @@ class MessagesScreen(MonitorScreen):
     def draw(self, changes: Changes, now_ms: int) -> None:
         """The counts are of all that is known, of whatever is shown of it."""
         messages = [message for message in self.feed.store.messages if self.feed.predicate(message)]
-        unsent = [message for message in messages if is_unsent(message, now_ms)]
+        # Of a message from before events were last left out nobody knows whether its last ones were among them.
+        whole = self.feed.sampled_ms + self.feed.node_now_ms - self.feed.now_ms()
+        unsent = [message for message in messages if message.at_ms > whole and is_unsent(message, now_ms)]
         failed = [message for message in messages if message.status == "failed"]
         by_view: dict[View, list[Message]] = {"all": messages, "failed": failed, "unsent": unsent}
         self.query_one("#messages", LiveTable).update(by_view[self.view][:_SHOWN], now_ms)
@@ -89,7 +92,9 @@ class MessagesScreen(MonitorScreen):
             tone: Tone = "strong" if view == self.view else "dim"
             text = f"{view} {len(rows):,}"
             words += [(f"[{text}]" if view == self.view else f" {text} ", tone), (" ", "")]
-        self.query_one("#messages-title", Line).show([*words, (" f: next · Enter: trace", "dim")])
+        is_sampled = now_ms - whole < _SAMPLED_MS
+        hint = " events are sampled: a filter shows all of a few" if is_sampled else " f: next · Enter: trace"
+        self.query_one("#messages-title", Line).show([*words, (hint, "warn" if is_sampled else "dim")])
 
     @on(LiveTable.Picked)
     def _pick(self, event: LiveTable.Picked) -> None:

@@ -48,7 +48,7 @@ class OverviewScreen(MonitorScreen):
             self.query_one("#events-title", Title).say(f"events {number(shown)} of {number(happened)}/s")
 
     def _draw_sparks(self) -> None:
-        curves, totals = self.feed.curves, self.feed.store.totals()
+        curves = self.feed.curves
         queued = sum(
             node.queues[name].depth
             for node in self.feed.store.nodes.values()
@@ -56,8 +56,8 @@ class OverviewScreen(MonitorScreen):
             for name in ("transmit", "send_back")
             if name in node.queues
         )
-        self.query_one("#spark-in", Spark).update(number(totals.rates["accepted"]), curves.accepted)
-        self.query_one("#spark-out", Spark).update(number(totals.rates["written"]), curves.written)
+        self.query_one("#spark-in", Spark).update(self.feed.rate("accepted"), curves.accepted)
+        self.query_one("#spark-out", Spark).update(self.feed.rate("written"), curves.written)
         self.query_one("#spark-queue", Spark).update(number(queued), curves.queued)
         self.query_one("#spark-p99", Spark).update(milliseconds(curves.latest_p99_ms), curves.p99_ms)
 

@@ -63,7 +63,8 @@ def _needed(columns: Sequence[Column[Row]]) -> int:
 class LiveTable(ScrollView, Generic[Row], can_focus=True):
     """Draws rows in columns below a header that stays, with a cursor that follows its row by id.
 
-    `update` gives it the rows of a moment; `hints` are the lines that stand where there are no rows. With
+    `update` gives it the rows of a moment; `hints` are the lines that stand where there are no rows,
+    `hidden` the names of columns that would tell nothing. With
     `newest_first` the rows are given newest first and a cursor on the first row stays with the newest.
     """
 
@@ -118,6 +119,7 @@ class LiveTable(ScrollView, Generic[Row], can_focus=True):
         super().__init__(id=id)
         self.columns = columns
         self.hints = hints
+        self.hidden: frozenset[str] = frozenset()
         self.sort_column = sort
         self._row_id = row_id
         self._order: RowOrder[Row] = RowOrder(row_id)
@@ -272,7 +274,8 @@ class LiveTable(ScrollView, Generic[Row], can_focus=True):
     # --- drawing
 
     def _layout(self) -> list[tuple[Column[Row], int]]:
-        return columns_in(self.columns, self.scrollable_content_region.width)
+        shown = [column for column in self.columns if column.name not in self.hidden]
+        return columns_in(shown, self.scrollable_content_region.width)
 
     def render_line(self, y: int) -> Strip:
         width = self.scrollable_content_region.width

@@ -26,7 +26,7 @@ class VerdictBar(Line):
     def show_verdict(self, feed: Feed, now_ms: int, *, tiny: bool) -> None:
         """`tiny`: it is all there is, so it carries the counters as well."""
         verdict, totals = feed.verdict, feed.store.totals()
-        counters = f"in {number(totals.rates['accepted'])}/s · out {number(totals.rates['written'])}/s"
+        counters = f"in {feed.rate('accepted')}/s · out {feed.rate('written')}/s"
         if tiny:
             self.show(words(verdict), [(f"{counters} · {number(totals.connections)} online", "dim")])
         elif verdict.level is Level.OK:
