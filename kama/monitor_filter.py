@@ -60,23 +60,26 @@ _COMPARE: Mapping[str, Callable[[float, float], bool]] = {
     ">=": lambda one, two: one >= two,
     "<=": lambda one, two: one <= two,
 }
-_IDLE_MS = 60_000
+_IDLE = "60s"
 _WORDS: Mapping[str, Predicate] = {
     "slow": lambda item: 0 < _number(item, "capacity") <= _number(item, "depth") / 0.8,
     "dropping": lambda item: _number(item, "dropped") > 0,
-    "idle": lambda item: hasattr(item, "last_ms") and _age_ms(item, "last_ms") > _IDLE_MS,
     "failed": lambda item: getattr(item, "kind", "") in FAILURES,
 }
 FIELDS = (*_TEXTS, *_NUMBERS, *_AGES, *_DURATIONS)
-WORDS = tuple(_WORDS)
+WORDS = (*_WORDS, "idle")
 
 
-def parse_filter(text: str) -> Predicate:
-    """What a filter says, for items of any kind: a field that an item lacks does not hold.
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def parse_filter(text: str, now_ms: Callable[[], int] = _wall_ms) -> Predicate:
+    """What a filter says, for items of any kind: a field that an item lacks does not hold. Ages count to `now_ms`.
 
     Raises BadParameter, which says what was expected and what came.
     """
-    terms = [_parse_term(term) for term in text.split()]
+    terms = [_parse_term(term, now_ms) for term in text.split()]
     if not terms:
         return lambda item: True
     if len(terms) == 1:
@@ -84,21 +87,23 @@ def parse_filter(text: str) -> Predicate:
     return lambda item: all(term(item) for term in terms)
 
 
-def _parse_term(term: str) -> Predicate:
+def _parse_term(term: str, now_ms: Callable[[], int]) -> Predicate:
     if term.startswith("!"):
         if len(term) == 1:
             raise BadParameter("expected a term behind !, got nothing", field="filter")
-        inner = _parse_term(term[1:])
+        inner = _parse_term(term[1:], now_ms)
         return lambda item: not inner(item)
     if word := _WORDS.get(term):
         return word
+    if term == "idle":
+        return _field("idle", ">", _IDLE, now_ms)
     matched = _TERM.fullmatch(term)
     if matched is None:
         return _any_text(term.casefold())
-    return _field(matched["name"], matched["operator"], matched["value"])
+    return _field(matched["name"], matched["operator"], matched["value"], now_ms)
 
 
-def _field(name: str, operator: str, value: str) -> Predicate:
+def _field(name: str, operator: str, value: str, now_ms: Callable[[], int]) -> Predicate:
     if names := _TEXTS.get(name):
         wanted = value.casefold()
         if operator == ":":
@@ -112,7 +117,7 @@ def _field(name: str, operator: str, value: str) -> Predicate:
     if name in _NUMBERS:
         return _compared(_NUMBERS[name], _number, compare, _parse_number(name, value))
     if name in _AGES:
-        return _compared(_AGES[name], _age_ms, compare, _parse_age(name, value))
+        return _compared(_AGES[name], _age_reader(now_ms), compare, _parse_age(name, value))
     if name in _DURATIONS:
         return _compared(_DURATIONS[name], _number, compare, _parse_age(name, value))
     raise BadParameter(f"expected a field of {', '.join(FIELDS)}, got {name[:24]!r}", field="filter")
@@ -147,6 +152,6 @@ def _number(item: Any, attribute: str) -> float:
     return float(value) if isinstance(value, int | float) else 0.0
 
 
-def _age_ms(item: Any, attribute: str) -> float:
-    """Who has never sent a frame is idle since it came."""
-    return time.time() * 1000 - (_number(item, attribute) or _number(item, "since_ms"))
+def _age_reader(now_ms: Callable[[], int]) -> Callable[[Any, str], float]:
+    """Milliseconds since then. Who has never sent a frame is idle since it came."""
+    return lambda item, attribute: now_ms() - (_number(item, attribute) or _number(item, "since_ms"))

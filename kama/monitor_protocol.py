@@ -117,7 +117,7 @@ class Client(Struct, kw_only=True):
     address: str = ""
     post_only: bool = False
     since_ms: int = 0
-    last_ms: int = 0  # when it last sent a frame
+    last_ms: int = 0  # when it last sent a frame, or came
     expires_ms: int = 0  # its token's end
     depth: int = 0
     high: int = 0
@@ -161,12 +161,13 @@ class Event(Struct, kw_only=True, omit_defaults=True):
     produced     uuid, place: topic/partition/offset
     stored       uuid, conversation, seq, count: messages in its transaction, took_ms: the transaction; text: duplicate
     routed       uuid, members: whom it concerns, online: connections here that were offered it,
-                 depth: the deepest of their queues, text: the other nodes that were told
+                 depth: the deepest of their queues. Once more for other nodes that were told, with their names as text
     written      uuid, user_id, connection: its bytes have left the process; took_ms since accepted
     sent …       uuid, conversation, seq, user_id: the status that was committed
     refused      user_id, connection, code, text: an error frame or refused login
     dropped      user_id, connection, text: a frame that found no room
-    undeliverable uuid: a call signal that reached nobody
+    not_stored   uuid, conversation, text: the store refused it for good
+    undeliverable uuid, receive_id: a call signal that reached nobody
     opened       user_id, connection, text: address
     closed       user_id, connection, code, text: reason
     action       user_id: who asked, text: what was done to whom and why
@@ -220,7 +221,7 @@ CLIENT_ORDERS: tuple[ClientOrder, ...] = get_args(ClientOrder)
 class ClientQuery(Struct, kw_only=True):
     """Which connections to show: the first `limit` after `offset`, of those that `filter` lets through.
 
-    `filter` is in the language of `kama.monitor_filter`.
+    `filter` is in the language of `kama.monitor_filter`. `idle` and `since` order by how long ago.
     """
 
     sort: ClientOrder = "queue"

@@ -57,7 +57,7 @@ def monitor(
     if show_once:
         run(show_snapshot(servers, once(tokens, token_file), follow_all=follow_all, terms=terms, as_json=as_json))
         return
-    if not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
+    if not _has_terminal():
         raise SettingsError("expected a terminal to draw on, got none", hint="use kama monitor --once, or kama tail")
     options = MonitorOptions(
         servers=servers,
@@ -77,6 +77,11 @@ def monitor(
     from kama.tui.app import run_monitor
 
     run_monitor(options)
+
+
+def _has_terminal() -> bool:
+    """stderr as well: that is where Textual draws."""
+    return all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
 
 
 def _check(

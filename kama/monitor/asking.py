@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 
 from kama.client import NodeClient, Token
-from kama.errors import KamaError, TimedOut, error_from_code
+from kama.errors import Busy, CannotConnect, KamaError, TimedOut, error_from_code
 from kama.monitor.link import check_hello
 from kama.monitor.live_source import decode_frame
 from kama.monitor.snapshot import read_snapshot
@@ -30,8 +31,9 @@ class Traced:
 async def ask_trace(server: str, token: Token, uuid: str, timeout: float = 10.0) -> Traced:
     """Raises what NodeClient raises, Incompatible, and what the node answers."""
     async with NodeClient(server, token, timeout=timeout) as client, client.watch() as connection:
-        await connection.send(Sub(clients=ClientQuery(limit=0), events=None))
-        await connection.send(Trace(request="trace", uuid=uuid))
+        with contextlib.suppress(CannotConnect):  # what a node says before it hangs up is still to be read
+            await connection.send(Sub(clients=ClientQuery(limit=0), events=None))
+            await connection.send(Trace(request="trace", uuid=uuid))
         trace: MessageTrace | None = None
         nodes: list[Node] | None = None
         try:
@@ -45,7 +47,7 @@ async def ask_trace(server: str, token: Token, uuid: str, timeout: float = 10.0)
                         case Result() as result:
                             trace = _trace_of(result)
                         case Bye() as bye:
-                            raise KamaError(bye.message or f"the node ends the watching: {bye.reason}")
+                            raise Busy(bye.message or f"the node ends the watching: {bye.reason}")
                         case _:
                             pass
         except TimeoutError:

@@ -100,7 +100,7 @@ class LiveSource:
     async def subscribe(self, sub: Sub) -> None:
         self._sub = sub
         if self._connection is not None:
-            await self._try_send(self._connection, sub)
+            await _try_send(self._connection, sub)
 
     async def request(self, request: Request, *, source: str = "", timeout: float = REQUEST_TIMEOUT) -> Outcome:
         connection = self._connection
@@ -142,7 +142,7 @@ class LiveSource:
         self._connection, self._ended_by, chain = connection, None, Chain()
         self._frame_ms = wall_ms()
         try:
-            await connection.send(self._sub)
+            await _try_send(connection, self._sub)
             while True:
                 frame = await self._next(connection)
                 if frame is None:
@@ -196,12 +196,8 @@ class LiveSource:
         """Only when whoever iterates has taken the frame: a node has to know who cannot keep up."""
         was_broken = chain.is_broken
         if chain.take(frame) is Place.AFTER_GAP and not was_broken:
-            await connection.send(self._sub)
-        await connection.send(Ack(frame.seq))
-
-    async def _try_send(self, connection: Connection, sub: Sub) -> None:
-        with contextlib.suppress(CannotConnect):  # the next connection begins with it
-            await connection.send(sub)
+            await _try_send(connection, self._sub)
+        await _try_send(connection, Ack(frame.seq))
 
     # --- how the link is
 
@@ -231,6 +227,12 @@ def full_jitter(attempt: int) -> float:
     """Seconds before the next try: anywhere up to half a second, twice that after each failure, up to a quarter of a
     minute. After an outage not all watchers come back in the same moment."""
     return random.uniform(0, min(BACKOFF_MAX, BACKOFF_FIRST * 2 ** min(attempt - 1, 10)))
+
+
+async def _try_send(connection: Connection, frame: Sub | Ack) -> None:
+    """On a connection that has ended, the node's last words are still to be read; the next one begins anew."""
+    with contextlib.suppress(CannotConnect):
+        await connection.send(frame)
 
 
 class _Tagged(Struct):

@@ -25,7 +25,7 @@ from kama.monitor.frames import Frame, Item, Rewound
 
 VERSION = 1
 _MAX_UNPACKED = 4 << 30
-_CHUNK = 1 << 16
+_CHUNK = 4096  # what is read with a spoilt byte is lost
 GZIP = 31  # zlib's word for gzip with its largest window
 # A seek begins this long before its target, so that the lists of events and messages are not empty there.
 _RUN_UP_MS = 60_000
@@ -49,11 +49,15 @@ class Line(Struct, omit_defaults=True):
     seek: list[Line] = field(default_factory=list)
 
 
+class _Any(Struct):
+    """An object of whatever kind."""
+
+
 class _Stamp(Struct):
     """What a line has to tell before it is wanted."""
 
     at_ms: int
-    seek: msgspec.Raw | None = None
+    seek: list[_Any] | None = None
 
 
 _decode_line = msgspec.json.Decoder(Line).decode
@@ -130,7 +134,10 @@ class Recording:
 
     def _line(self, place: int) -> Line:
         self._lines.seek(self._offsets[place])
-        return _decode_line(self._lines.readline())
+        try:
+            return _decode_line(self._lines.readline())
+        except msgspec.MsgspecError as error:
+            raise SettingsError(f"expected frames in {self.path}, got something else: {error}") from None
 
     def _index(self, lines: Iterable[bytes]) -> Head:
         head: Head | None = None

@@ -1,6 +1,6 @@
 """The journal: what happened lately on this node, for whoever looks. The hot path appends a tuple and goes on.
 
-An entry is (Unix milliseconds, kind, uuid or 0, and the kind's own values): scalars only, so that nothing is kept
+An entry is (Unix nanoseconds, kind, uuid or 0, and the kind's own values): scalars only, so that nothing is kept
 alive by it and the garbage collector passes it by. It becomes an Event when somebody looks. Failures are kept in a
 ring of their own as well, where a flood of the ordinary does not push them out.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -44,11 +44,12 @@ _VALUES: Mapping[EventKind, tuple[str, ...]] = {
 class Journal:
     """Handed to all parts of a node. `count` events were noted so far; `traffic` has the node's sums."""
 
-    def __init__(self, *, clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
-        self._clock_ms = clock_ms
+    def __init__(self, *, clock_ns: Callable[[], int] = time.time_ns) -> None:
+        self._clock_ns = clock_ns
         self._ring: deque[Entry] = deque(maxlen=_RING)
         self._failures: deque[tuple[int, Entry]] = deque(maxlen=_FAILURES)
-        self._started_ms = clock_ms()
+        self._append = self._ring.append
+        self._started_ns = clock_ns()
         self.count = 0
         self.traffic = Traffic()
 
@@ -57,58 +58,64 @@ class Journal:
     def accepted(
         self, uuid: int, conversation: str, send_id: str, receive_id: str, kind: int, size: int, connection: str
     ) -> None:
-        self._add((self._clock_ms(), "accepted", uuid, conversation, send_id, receive_id, kind, size, connection))
+        self.count += 1
+        self._append((self._clock_ns(), "accepted", uuid, conversation, send_id, receive_id, kind, size, connection))
 
     def produced(self, uuid: int, topic: str, partition: int, offset: int) -> None:
-        self._add((self._clock_ms(), "produced", uuid, f"{topic}/{partition}/{offset}"))
+        self.count += 1
+        self._append((self._clock_ns(), "produced", uuid, f"{topic}/{partition}/{offset}"))
 
     def stored(self, uuid: int, conversation: str, seq: int, count: int, took_ms: float, text: str) -> None:
-        self._add((self._clock_ms(), "stored", uuid, conversation, seq, count, took_ms, text))
+        self.count += 1
+        self._append((self._clock_ns(), "stored", uuid, conversation, seq, count, took_ms, text))
 
     def routed(
         self, uuid: int, conversation: str, seq: int, members: int, online: int = 0, depth: int = 0, text: str = ""
     ) -> None:
-        self._add((self._clock_ms(), "routed", uuid, conversation, seq, members, online, depth, text))
+        self.count += 1
+        self._append((self._clock_ns(), "routed", uuid, conversation, seq, members, online, depth, text))
 
     def written(self, uuid: int, user_id: str, connection: str, accepted_ms: int, *, live: bool) -> None:
         """`live`: it was not read back from the store first, so how long it took says how the node does."""
-        now = self._clock_ms()
-        took = float(max(0, now - accepted_ms))
+        now = self._clock_ns()
+        took = max(0.0, now / 1_000_000 - accepted_ms)
         if live:
             self.traffic.took.append((now, took))
-        self._add((now, "written", uuid, user_id, connection, took))
+        self.count += 1
+        self._append((now, "written", uuid, user_id, connection, took))
 
     def risen(self, status: EventKind, uuid: int, conversation: str, seq: int, user_id: str) -> None:
         """A status was committed: sent, delivered or read."""
-        self._add((self._clock_ms(), status, uuid, conversation, seq, user_id))
+        self.count += 1
+        self._append((self._clock_ns(), status, uuid, conversation, seq, user_id))
 
     def refused(self, user_id: str, connection: str, code: int, text: str) -> None:
-        self._add_failure((self._clock_ms(), "refused", 0, user_id, connection, int(code), text))
+        self._add_failure((self._clock_ns(), "refused", 0, user_id, connection, int(code), text))
 
     def dropped(self, user_id: str, connection: str, text: str) -> None:
-        self._add_failure((self._clock_ms(), "dropped", 0, user_id, connection, text))
+        self._add_failure((self._clock_ns(), "dropped", 0, user_id, connection, text))
 
     def not_stored(self, uuid: int, conversation: str, text: str) -> None:
-        self._add_failure((self._clock_ms(), "not_stored", uuid, conversation, text))
+        self._add_failure((self._clock_ns(), "not_stored", uuid, conversation, text))
 
     def undeliverable(self, uuid: int, receive_id: str) -> None:
-        self._add_failure((self._clock_ms(), "undeliverable", uuid, receive_id))
+        self._add_failure((self._clock_ns(), "undeliverable", uuid, receive_id))
 
     def opened(self, user_id: str, connection: str, address: str) -> None:
-        self._add((self._clock_ms(), "opened", 0, user_id, connection, address))
+        self._add((self._clock_ns(), "opened", 0, user_id, connection, address))
 
     def closed(self, user_id: str, connection: str, code: int, reason: str) -> None:
-        self._add((self._clock_ms(), "closed", 0, user_id, connection, int(code), reason))
+        self._add((self._clock_ns(), "closed", 0, user_id, connection, int(code), reason))
 
     def action(self, user_id: str, text: str) -> None:
-        self._add((self._clock_ms(), "action", 0, user_id, text))
+        self._add((self._clock_ns(), "action", 0, user_id, text))
 
     def alert(self, text: str) -> None:
-        self._add_failure((self._clock_ms(), "alert", 0, text))
+        self._add_failure((self._clock_ns(), "alert", 0, text))
 
     def _add(self, entry: Entry) -> None:
         self.count += 1
-        self._ring.append(entry)
+        self._append(entry)
 
     def _add_failure(self, entry: Entry) -> None:
         self._add(entry)
@@ -119,7 +126,8 @@ class Journal:
     @property
     def kept_since_ms(self) -> int:
         """What happened before is not kept, failures apart."""
-        return self._ring[0][0] if self.count > len(self._ring) else self._started_ms
+        since: int = self._ring[0][0] if self.count > len(self._ring) else self._started_ns
+        return since // 1_000_000
 
     def since(self, count: int) -> tuple[list[Entry], int]:
         """What was noted after the first `count` events, oldest first, and how many of it are lost."""
@@ -139,9 +147,10 @@ class Journal:
 
 
 def build_event(entry: Entry, node: str) -> Event:
-    at_ms, kind, uuid, *values = entry
-    named = dict(zip(_VALUES[kind], values, strict=True))
-    return Event(at_ms=at_ms, kind=kind, node=node, uuid=str(uuid) if uuid else "", **named)
+    at_ns, kind, uuid, *values = entry
+    readable = (round(value, 2) if isinstance(value, float) else value for value in values)
+    named: dict[str, Any] = dict(zip(_VALUES[kind], readable, strict=True))
+    return Event(at_ms=at_ns // 1_000_000, kind=kind, node=node, uuid=str(uuid) if uuid else "", **named)
 
 
 def sample(entries: Sequence[Any], most: int, is_failure: Callable[[Any], bool]) -> list[Any]:
@@ -168,7 +177,3 @@ def is_failure_entry(entry: Entry) -> bool:
 
 def is_failure_event(event: Event) -> bool:
     return event.kind in FAILURES
-
-
-def build_events(entries: Iterable[Entry], node: str) -> list[Event]:
-    return [build_event(entry, node) for entry in entries]

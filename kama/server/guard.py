@@ -111,10 +111,14 @@ def error_response(error: KamaError) -> Response:
         headers["Retry-After"] = "1"
     if isinstance(error, Unauthorised):
         headers["WWW-Authenticate"] = "Bearer"
-    message = error.message
-    if error.field is not None and error.field not in message:
-        message = f"{error.field}: {message}"
-    return json_response(error_envelope(error.code, message), error.http_status, headers)
+    return json_response(error_envelope(error.code, error_text(error)), error.http_status, headers)
+
+
+def error_text(error: KamaError) -> str:
+    """For answers without a place for the field."""
+    if error.field is None or error.field in error.message:
+        return error.message
+    return f"{error.field}: {error.message}"
 
 
 async def on_kama_error(_request: Request, error: Exception) -> Response:

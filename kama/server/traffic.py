@@ -28,8 +28,8 @@ class HighMark:
 class Traffic:
     """Counters since the node started; `queued` frames wait in all send-back queues together, now.
 
-    `took` has the newest messages that were written out: when (Unix milliseconds), and how many after they were
-    accepted.
+    `took` has the newest messages that were written out: when (Unix nanoseconds), and how many milliseconds after
+    they were accepted.
     """
 
     received: int = 0

@@ -15,7 +15,7 @@ from kama.server.tasks import cancel, spawn
 from kama.server.traffic import Traffic
 
 _POINTS = 900
-_SAMPLE_MS = 5_000
+_SAMPLE_NS = 5_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +73,11 @@ class Vitals:
         """Take the point of the last `seconds`."""
         now, before = self._read(), self._before
         self._before = now
-        self.beat_ms = time.time_ns() // 1_000_000
+        now_ns = time.time_ns()
+        self.beat_ms = now_ns // 1_000_000
         self.cpu_percent = self._cpu.percent(seconds)
         self.rss_bytes = read_rss()
-        taken = [took for at, took in self._traffic.took if at > self.beat_ms - _SAMPLE_MS]
+        taken = [took for at, took in self._traffic.took if at > now_ns - _SAMPLE_NS]
         self.sent_p50_ms, self.sent_p99_ms = percentiles(taken)
         self.points.append(
             Point(

@@ -16,6 +16,7 @@ from kama.protocol import encode, explain
 from kama.server.answers import answer
 from kama.server.auth import Identity
 from kama.server.frames import Frames
+from kama.server.guard import error_text
 from kama.server.limits import TokenBuckets
 from kama.server.pace import Pace
 from kama.server.tasks import cancel, spawn
@@ -144,7 +145,7 @@ class Watcher:
             self._refuse(DatabaseFailed("the store does not answer: try again later"), request)
 
     def _refuse(self, error: KamaError, request: str) -> None:
-        self._write(Result(request=request, error=Problem(code=error.code, message=error.message)))
+        self._write(Result(request=request, error=Problem(code=error.code, message=error_text(error))))
         if self._faults.take("") > 0:
             self._socket.close_now(CloseCode.ABUSE, "too many refused frames")
 
