@@ -279,14 +279,16 @@ def _runs(app: MonitorApp, node: DOMNode, action: str) -> Callable[[], None]:
 # --- from the command ----------------------------------------------------------------------------------
 
 
-def run_monitor(options: MonitorOptions) -> None:
-    """The dashboard on this terminal, until it is told to end. Raises SettingsError for a recording that cannot be
-    read or made."""
+def run_monitor(options: MonitorOptions, *, seconds: float | None = None) -> None:
+    """The dashboard on this terminal, until it is told to end, or for so many seconds. Raises SettingsError for a
+    recording that cannot be read or made."""
     app = MonitorApp(open_source(options), options)
     with contextlib.ExitStack() as stack:
         if options.record is not None:
             recorder = Recorder(options.record, app.feed.store, app.feed.now_ms(), redact=options.redact)
             app.feed.recorder = stack.enter_context(contextlib.closing(recorder))
+        if seconds is not None:
+            app.call_later(app.set_timer, seconds, app.exit)
         app.run()
 
 
