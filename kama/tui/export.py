@@ -40,7 +40,9 @@ def as_csv(table: LiveTable[Any], now_ms: int) -> str:
 
 
 def as_json(rows: list[Any]) -> str:
-    return escape_json(json.dumps(msgspec.to_builtins(rows), ensure_ascii=False, indent=1)) + "\n"
+    """An array with a row on each line."""
+    lines = (escape_json(json.dumps(row, ensure_ascii=False)) for row in msgspec.to_builtins(rows))
+    return "[\n" + ",\n".join(lines) + "\n]\n"
 
 
 def write_private(path: Path, content: str) -> None:

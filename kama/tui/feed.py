@@ -19,12 +19,22 @@ from kama.monitor.source import Request, Source
 from kama.monitor.store import Changes, MonitorStore
 from kama.monitor.watched import Watched
 from kama.monitor_filter import Predicate, parse_filter
-from kama.monitor_protocol import INTERVAL_MS_MAX, INTERVAL_MS_MIN, ClientOrder, Events, Outcome, Sub
+from kama.monitor_protocol import (
+    INTERVAL_MS_MAX,
+    INTERVAL_MS_MIN,
+    ClientOrder,
+    ClientQuery,
+    EventQuery,
+    Events,
+    Outcome,
+    Sub,
+)
 from kama.tui.cells import number
 from kama.tui.curves import Curves, curves_of
 from kama.tui.logbook import Logbook
 
 _ROWS = 200
+_EVENTS_PER_SECOND = 300
 _RATE_MS = 3_000
 _ALL = ~Changes.NONE
 
@@ -60,8 +70,11 @@ class Feed:
         self.recorder: Recorder | None = None
         self.unseen = 0
         self.sampled_ms = 0  # when events were last left out
-        self.sub = Sub(interval_ms=options.interval_ms)
-        self.sub.clients.limit = _ROWS
+        self.sub = Sub(
+            interval_ms=options.interval_ms,
+            clients=ClientQuery(limit=_ROWS),
+            events=EventQuery(per_second=_EVENTS_PER_SECOND),
+        )
         self.predicate: Predicate = parse_filter(options.filter)
         self.filter = options.filter
         self._judge = Judge()
