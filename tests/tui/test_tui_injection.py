@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
-from conftest import Open
 from fake_source import NOW_MS, hello, history, link, snap
 from injection import CORPUS, controls_in
+from tui_dashboard import Open
 
 from kama.monitor.frames import Frame
 from kama.monitor.link import LinkState
@@ -40,7 +40,7 @@ def attack() -> list[Frame]:
         )
     ]
     return [
-        link(), hello(node=CORPUS[5], mode=CORPUS[6], version=CORPUS[7]), history(),
+        link(), hello(node=CORPUS[5], mode=CORPUS[6], version=CORPUS[7], role=CORPUS[5]), history(),
         snap(nodes=nodes, clients=clients, closed=closed), Events(seq=2, items=events),
     ]  # fmt: skip
 

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from conftest import Dashboard, Open
 from fake_source import live
 from textual.binding import Binding
+from tui_dashboard import Dashboard, Open
 
 from kama.monitor_protocol import Drain, Kick, Send, Sub
 from kama.tui.keys import MONITOR_KEYS

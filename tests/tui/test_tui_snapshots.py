@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from conftest import Open
 from fake_source import NOW_MS, SERVER, empty, events, link, live
+from tui_dashboard import Open
 
 from kama.monitor.link import LinkState
 from kama.monitor_protocol import Events

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from conftest import Open
 from fake_source import NOW_MS, clients, events, hello, history, link, live, snap
 from screen_text import plain_text
 from support import eventually
+from tui_dashboard import Open
 
 from kama.monitor.link import LinkState
 from kama.monitor.recorder import Recorder

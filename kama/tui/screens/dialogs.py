@@ -55,7 +55,7 @@ class Form(ModalScreen[None]):
             for line in self._about:
                 yield Label(clean(line), markup=False)
             for field in self._fields:
-                yield Label(field.label, classes="card-label", markup=False)
+                yield Label(clean(field.label), classes="card-label", markup=False)
                 yield Input(clean(field.value), placeholder=field.placeholder, id=field.name, compact=True)
             yield Label("", id="outcome", markup=False)
             yield Label(f"Enter: {self._verb} · Esc: leave", classes="card-keys", markup=False)

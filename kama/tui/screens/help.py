@@ -12,6 +12,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Label
 
 from kama.monitor_filter import FIELDS, WORDS
+from kama.tui.cells import clean
 from kama.tui.keys import GROUPS
 
 _NAMES = {
@@ -65,7 +66,7 @@ class HelpScreen(ModalScreen[None]):
                 yield Label(f"  fields  {' '.join(FIELDS)}", markup=False)
                 yield Label(f"  words   {' '.join(WORDS)}", markup=False)
                 for note in self._notes:
-                    yield Label(note, markup=False)
+                    yield Label(clean(note), markup=False)
             yield Label("Esc: close · j k: scroll", classes="card-keys", markup=False)
 
     def action_leave(self) -> None:
