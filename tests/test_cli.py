@@ -69,6 +69,9 @@ def test_a_group_of_commands_alone_shows_its_help(capsys: pytest.CaptureFixture[
         "send",
         "history",
         "kick",
+        "monitor",
+        "tail",
+        "trace",
         "version",
         "token",
         "token issue",
@@ -176,7 +179,9 @@ def test_a_failed_command_leaves_stdout_empty_and_no_traceback_in_a_process_of_i
 # --- how it runs ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["token U1", "version", "--help", "config check"])
+@pytest.mark.parametrize(
+    "command", ["token U1", "version", "--help", "config check", "monitor --help", "tail --help", "trace --help"]
+)
 def test_a_small_command_imports_nothing_heavy(command: str) -> None:
     code = (
         f"import sys; from kama import cli; code = cli.run({command.split()!r});"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
@@ -22,7 +23,7 @@ from kama.commands.common import (
     run,
     user_id,
 )
-from kama.commands.watching import FilterText, FollowAll, Servers, Tokens, check_filter, find_servers, once, open_source
+from kama.commands.watching import FilterText, FollowAll, Servers, Tokens, check_filter, find_servers, once
 from kama.errors import CannotConnect, Forbidden, KamaError, TimedOut, Unauthorised
 from kama.monitor_protocol import EventKind
 from kama.text import sanitize
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from kama.monitor_protocol import Event
 
 _PER_SECOND = 1000
+_NOTES_APART = 5.0
 
 
 def tail(
@@ -63,6 +65,7 @@ def tail(
     data_dir: DataDir = None,
 ) -> None:
     """Print events as they happen, until Ctrl-C: logins, messages and their steps, failures, actions."""
+    from kama.monitor.fan_in import watch_nodes
     from kama.monitor_protocol import ClientQuery, EventQuery, Sub
 
     check_filter(terms)
@@ -77,7 +80,7 @@ def tail(
     servers = find_servers(server)
     token = once(Tokens(config_file, data_dir, token_file, servers), token_file)
     sub = Sub(clients=ClientQuery(limit=0), events=query)
-    run(_tail(open_source(servers, token, sub, follow_all=follow_all), count, wait, as_json))
+    run(_tail(watch_nodes(servers, token, sub, follow_all=follow_all), count, wait, as_json))
 
 
 async def _tail(source: Source, count: int | None, wait: float | None, as_json: bool) -> None:
@@ -99,6 +102,8 @@ async def _tail(source: Source, count: int | None, wait: float | None, as_json: 
             missed = f"; {feed.trouble}" if feed.trouble else ""
             words = f"{count_of(seen, 'event')}{expected} came, then none for {format_duration(wait or 0)}{missed}"
             raise TimedOut(words) from None
+    finally:
+        feed.tell_missed()
 
 
 class _Feed:
@@ -111,6 +116,9 @@ class _Feed:
         self._since_ms: dict[str, int] = {}  # by source: where its node's clock stood when we came
         self._links: dict[str, Link] = {}
         self._is_new: set[str] = set()
+        self._left_out = 0
+        self._lost = 0
+        self._next_note = 0.0
 
     @property
     def trouble(self) -> str:
@@ -128,14 +136,24 @@ class _Feed:
                     self._since_ms.setdefault(item.source, hello.now_ms)
                     self._is_new.add(item.source)
                 case Events() as frame:
-                    if frame.sampled_out:
-                        note(f"kama: {frame.sampled_out} events left out: more than {_PER_SECOND} a second")
-                    if frame.lost:
-                        note(f"kama: {frame.lost} events lost: this end was too slow")
+                    self._left_out += frame.sampled_out
+                    self._lost += frame.lost
+                    if time.monotonic() >= self._next_note:
+                        self.tell_missed()
                     for event in self._new(item):
                         yield event
                 case _:
                     pass
+
+    def tell_missed(self) -> None:
+        """How many events did not come since it was told the time before, if any."""
+        if self._left_out:
+            note(f"kama: {count_of(self._left_out, 'event')} left out: more than {_PER_SECOND} a second")
+        if self._lost:
+            note(f"kama: {count_of(self._lost, 'event')} lost: this end was too slow")
+        if self._left_out or self._lost:
+            self._next_note = time.monotonic() + _NOTES_APART
+        self._left_out = self._lost = 0
 
     def _new(self, item: Item) -> list[Event]:
         """A node begins with its last events: what happened before we came is not wanted, nor what we had."""

@@ -17,8 +17,6 @@ from kama.credentials import find_server, find_token
 from kama.errors import SettingsError, Unauthorised
 
 if TYPE_CHECKING:
-    from kama.monitor.source import Source
-    from kama.monitor_protocol import Sub
     from kama.server.auth import Role, TokenKeeper
 
 _OWN_TOKEN_TTL = 600.0
@@ -101,16 +99,3 @@ def _is_local(server: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def open_source(servers: tuple[str, ...], token: Callable[[], str], sub: Sub, *, follow_all: bool = False) -> Source:
-    """The nodes as one source, to be entered."""
-    from kama.monitor.fan_in import FanInSource
-    from kama.monitor.live_source import LiveSource
-
-    def watch(server: str) -> LiveSource:
-        return LiveSource(server, token, sub)
-
-    if len(servers) == 1 and not follow_all:
-        return watch(servers[0])
-    return FanInSource([watch(server) for server in servers], watch if follow_all else None)

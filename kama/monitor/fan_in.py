@@ -7,11 +7,12 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Sequence
 from types import TracebackType
 
+from kama.client import Token
 from kama.errors import CannotConnect
 from kama.monitor.frames import Item, Left
 from kama.monitor.link import LinkState
 from kama.monitor.live_source import LiveSource
-from kama.monitor.source import REQUEST_TIMEOUT, Request, wall_ms
+from kama.monitor.source import REQUEST_TIMEOUT, Request, Source, wall_ms
 from kama.monitor_protocol import Delta, Node, Outcome, Snap, Sub
 
 SOURCES_MAX = 50
@@ -126,3 +127,14 @@ class FanInSource:
             self._listed.pop(name, None)
             self._pumps.pop(name).cancel()
             await self._items.put(Item(name, Left(), wall_ms()))
+
+
+def watch_nodes(servers: Sequence[str], token: Token, sub: Sub, *, follow_all: bool = False) -> Source:
+    """The nodes at these URLs as one source; with `follow_all` those that they list, too. To be entered."""
+
+    def watch(server: str) -> LiveSource:
+        return LiveSource(server, token, sub)
+
+    if len(servers) == 1 and not follow_all:
+        return watch(servers[0])
+    return FanInSource([watch(server) for server in servers], watch if follow_all else None)

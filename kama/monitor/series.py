@@ -59,7 +59,7 @@ class Series:
 
 
 def _is_other_life(last: tuple[int, Node], node: Node, at_ms: int) -> bool:
-    return last[1].epoch != node.epoch or not 0 <= at_ms - last[0] <= _TOGETHER_MS
+    return last[1].epoch != node.epoch or abs(at_ms - last[0]) > _TOGETHER_MS
 
 
 def _rates(one: tuple[int, Node], two: tuple[int, Node]) -> Mapping[str, float]:

@@ -117,7 +117,7 @@ class MonitorStore:
         changes = self._changed(Changes.NODES | Changes.CLIENTS)
         if self._take_closed(frame.closed):
             changes |= Changes.CLOSED
-        if self._take_points(watched):
+        if self._take_points(watched, frame.nodes):
             changes |= Changes.HISTORY
         return changes
 
@@ -130,15 +130,14 @@ class MonitorStore:
             self._closed.popitem(last=False)
         return before != (len(self._closed), next(reversed(self._closed), None))
 
-    def _take_points(self, watched: Watched) -> bool:
-        """A node that did not change still is as it was at the frame's time; of another one, as it last said."""
+    def _take_points(self, watched: Watched, told: Iterable[Node]) -> bool:
+        """The source's own node is as it was at the frame's time, changed or not; others are as they last said."""
         is_new = False
-        for name, node in self.nodes.items():
-            owner = self.owner_of(name)
-            if owner is watched:
-                is_new |= self._series_of(name).take(node, watched.chain.at_ms)
-            elif owner is None and node.beat_ms:
-                is_new |= self._series_of(name).take(node, node.beat_ms)
+        if self.owner_of(watched.node) is watched:
+            is_new = self._series_of(watched.node).take(watched.nodes[watched.node], watched.chain.at_ms)
+        for node in told:
+            if node.beat_ms and node.state != "gone" and self.owner_of(node.name) is None:
+                is_new |= self._series_of(node.name).take(node, node.beat_ms)
         return is_new
 
     def _take_events(self, watched: Watched, frame: Events) -> Changes:

@@ -183,9 +183,9 @@ def describe(event: Event) -> str:
         case "produced":
             return event.place
         case "stored":
-            batch = f"with {event.count - 1} others, " if event.count > 1 else ""
+            batch = f", one of {event.count}" if event.count > 1 else ""
             again = f" ({event.text})" if event.text else ""
-            return f"seq {event.seq}, {batch}in {event.took_ms:.1f} ms{again}"
+            return f"seq {event.seq}, in {event.took_ms:.1f} ms{batch}{again}"
         case "routed":
             others = f", told to {event.text}" if event.text else ""
             queue = f", deepest queue {event.depth}" if event.depth else ""

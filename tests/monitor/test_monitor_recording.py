@@ -127,6 +127,18 @@ def test_reading_from_a_place_does_not_read_all_before_it(session: Session) -> N
         assert len(list(recording.items_before(len(recording)))) < len(recording) / 2
 
 
+def test_one_that_begins_behind_events_goes_on_with_the_next_delta(tmp_path: Path) -> None:
+    node, store = SimulatedNode(), MonitorStore()
+    for frame in (LIVE, node.hello(), node.snap(), node.events(), node.events()):
+        store.apply("http://n1", frame, node.now_ms)
+    recorder = Recorder(tmp_path / "a.kamarec", store, node.now_ms)
+    node.connect("c1")
+    recorder.record(Item("http://n1", node.delta(), node.now_ms))
+    recorder.close()
+    read = stored(all_of(recorder.path))
+    assert set(read.clients) == {"c1"} and not read.needs_snap("http://n1")
+
+
 def test_a_source_that_missed_frames_still_needs_a_snap_when_read(session: Session) -> None:
     session.node.delta()  # lost
     session.take(session.node.delta())

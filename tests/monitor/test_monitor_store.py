@@ -57,6 +57,16 @@ def test_a_delta_after_a_lost_one_is_not_applied_and_the_source_needs_a_snap(nod
     assert set(store.clients) == {"c1", "c2", "c3"} and not store.needs_snap("http://n1")
 
 
+def test_a_delta_that_changes_an_older_state_than_the_last_is_not_applied(node: SimulatedNode) -> None:
+    store = watched(node)
+    feed(store, node, [node.delta()])
+    node.connect("c2", "U2")
+    delta = node.delta()
+    delta.base = 1
+    feed(store, node, [delta])
+    assert set(store.clients) == {"c1"} and store.needs_snap("http://n1")
+
+
 def test_frames_that_come_again_change_nothing(node: SimulatedNode) -> None:
     store = watched(node)
     node.connect("c2", "U2")
