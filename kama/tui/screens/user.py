@@ -38,6 +38,7 @@ class UserScreen(MonitorScreen):
         self._problem = ""
         self._depths: deque[float] = deque(maxlen=_PAST)
         self._asked_ms = 0
+        self._second = 0
 
     def body(self) -> Iterable[Widget]:
         yield Line(id="user-head")
@@ -61,7 +62,8 @@ class UserScreen(MonitorScreen):
         clients = {**known, **{client.id: client for client in shown}}
         self._client = clients.get(self.connection) or next(iter(clients.values()), None)
         self.query_one("#user-head", Line).show(*self._head(now_ms))
-        if self._client is not None:
+        if self._client is not None and now_ms // 1000 != self._second:
+            self._second = now_ms // 1000
             self._depths.append(float(self._client.depth))
         depth = number(self._client.depth) if self._client else "–"
         self.query_one("#user-queue", Spark).update(depth, list(self._depths))
