@@ -44,7 +44,7 @@ lint: install-dev
 
 types: install-dev
 	$(BIN)/mypy
-	$(BIN)/mypy --scripts-are-modules scripts/services scripts/test
+	$(BIN)/mypy --scripts-are-modules scripts/services scripts/test scripts/pictures
 
 imports: install-dev
 	$(BIN)/lint-imports --no-logo

@@ -178,6 +178,12 @@ class ChatClient:
         finally:
             self._outbox.pop(client_msg_id, None)
 
+    async def report(self, uuid: str, status: Literal["delivered", "read"]) -> None:
+        """Tell the sender what became of a message here, and of all before it; lost while nothing is connected."""
+        if self._connection is not None:
+            with contextlib.suppress(CannotConnect):
+                await self._send(self._connection, {"type": status, "uuid": uuid})
+
     async def _attempt(self, outgoing: _Outgoing) -> float | None:
         """Send it and wait for the answer: None once it is accepted, else the seconds until it may be tried again."""
         if outgoing.accepted.done():

@@ -16,7 +16,7 @@ import typer
 from typer.main import get_command
 
 from kama import __version__
-from kama.commands import bench, check, groups, messages, monitor, send, serve, settings, tail, token, trace
+from kama.commands import bench, check, demo, groups, messages, monitor, send, serve, settings, tail, token, trace
 from kama.commands.common import AsJson, print_json, report
 from kama.errors import ExitCode, KamaError
 
@@ -75,6 +75,7 @@ app.command()(trace.trace)
 app.add_typer(settings.app, name="config")
 app.command()(check.check)
 app.command()(bench.bench)
+app.command()(demo.demo)
 
 
 def run(arguments: Sequence[str]) -> int:

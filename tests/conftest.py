@@ -9,6 +9,10 @@ import pytest
 from support import RunningNode, StartNode, make_settings, postgres_database, running_node, service
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--snap-update", action="store_true", help="Write the texts that screens are compared with anew")
+
+
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"

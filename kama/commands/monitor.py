@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -45,6 +44,7 @@ def monitor(
     replay: Annotated[Path | None, typer.Option(metavar="FILE", help="Show a recording instead of a node")] = None,
     speed: Annotated[float, typer.Option(min=0.1, max=100, help="How fast to play it")] = 1.0,
     theme: Annotated[Theme, typer.Option(help="Colours")] = "auto",
+    ascii_only: Annotated[bool, typer.Option("--ascii", help="For a terminal that shows nothing else")] = False,
     token_file: TokenFile = None,
     config_file: ConfigFile = None,
     data_dir: DataDir = None,
@@ -71,13 +71,17 @@ def monitor(
         replay=replay,
         speed=speed,
         theme=theme,
+        ascii=ascii_only,
         filter=terms,
     )
-    importlib.import_module("kama.tui.app").run_monitor(options)
+    from kama.tui.app import run_monitor
+
+    run_monitor(options)
 
 
 def _has_terminal() -> bool:
-    return sys.stdin.isatty() and sys.stdout.isatty()
+    """stderr as well: that is where Textual draws."""
+    return all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
 
 
 def _check(

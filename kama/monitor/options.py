@@ -17,7 +17,8 @@ class MonitorOptions:
     """`token` is asked before each try to connect; it raises SettingsError or Unauthorised when there is none.
 
     `token_note` says in words whose token it is, where that is not plain. `replay`: a recording to show instead of
-    `servers`. `filter` is for clients and events, `speed` for a replay.
+    `servers`. `filter` is for clients and events, `speed` for a replay. `ascii`: for a terminal
+    that shows nothing else.
     """
 
     servers: tuple[str, ...]
@@ -31,4 +32,5 @@ class MonitorOptions:
     replay: Path | None = None
     speed: float = 1.0
     theme: Theme = "auto"
+    ascii: bool = False
     filter: str = ""

@@ -1,0 +1,39 @@
+"""LogScreen: faults, actions and links, counted where they repeat."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from textual.widget import Widget
+
+from kama.monitor.store import Changes
+from kama.tui.cells import clock
+from kama.tui.logbook import Entry
+from kama.tui.screens.base import MonitorScreen
+from kama.tui.widgets.live_table import Column, LiveTable
+
+COLUMNS: tuple[Column[Entry], ...] = (
+    Column("time", "TIME", 8, lambda entry, now_ms: (clock(entry.at_ms), "dim")),
+    Column("kind", "KIND", 13, lambda entry, now_ms: (entry.kind, entry.tone)),
+    Column("count", "COUNT", 6, lambda entry, now_ms: f"×{entry.count:,}" if entry.count > 1 else "", align="right"),
+    Column("text", "WHAT", 34, lambda entry, now_ms: (entry.text, entry.tone), grow=1),
+    Column("node", "WHERE", 14, lambda entry, now_ms: (entry.node, "dim"), priority=1),
+    Column("first", "FIRST", 8, lambda entry, now_ms: (clock(entry.first_ms), "dim"), priority=2),
+)
+
+
+class LogScreen(MonitorScreen):
+    """Newest first."""
+
+    title_words = "Log"
+
+    def body(self) -> Iterable[Widget]:
+        yield LiveTable(COLUMNS, lambda entry: entry.number, hints=("nothing to report",), newest_first=True, id="log")
+
+    def draw(self, changes: Changes, now_ms: int) -> None:
+        entries = [
+            entry
+            for entry in reversed(self.feed.logbook.entries)
+            if not self.faults_only or entry.tone in ("warn", "bad")
+        ]
+        self.query_one(LiveTable).update(entries, now_ms)

@@ -1,0 +1,134 @@
+"""NodesScreen: the nodes of the cluster, as each is or last was."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from textual.widget import Widget
+
+from kama.monitor.store import Changes
+from kama.monitor_protocol import Node
+from kama.tui.cells import clock, milliseconds, number, size, span, uptime
+from kama.tui.look import Tone
+from kama.tui.screens.base import MonitorScreen
+from kama.tui.widgets.line import Line, Words
+from kama.tui.widgets.live_table import Cell, Column, LiveTable
+
+_LAG_MS = 100.0
+
+
+@dataclass(slots=True)
+class NodeRow:
+    """A node, how fast it goes, and whether its version is not the one that most have."""
+
+    node: Node
+    in_rate: float
+    out_rate: float
+    is_odd: bool
+
+    @property
+    def name(self) -> str:
+        return self.node.name
+
+    @property
+    def is_gone(self) -> bool:
+        return self.node.state == "gone"
+
+
+def _state(row: NodeRow, now_ms: int) -> Cell:
+    node = row.node
+    if node.state == "gone":
+        return f"✖ gone {span(now_ms - node.beat_ms)}", "bad"
+    if node.state == "draining":
+        return "◌ draining", "warn"
+    if node.troubles:
+        return f"▲ up, {', '.join(node.troubles)} in trouble", "warn"
+    return "● up", "good"
+
+
+def _lag(row: NodeRow, now_ms: int) -> Cell:
+    return milliseconds(row.node.loop_lag_ms), "warn" if row.node.loop_lag_ms > _LAG_MS else ""
+
+
+def _kafka_lag(row: NodeRow, now_ms: int) -> Cell:
+    return number(sum(each.lag for each in row.node.partitions)) if row.node.partitions else "–"
+
+
+def _version(row: NodeRow, now_ms: int) -> Cell:
+    return (f"{row.node.version} ≠", "warn") if row.is_odd else row.node.version
+
+
+def _uptime(row: NodeRow, now_ms: int) -> Cell:
+    return "–" if row.is_gone else uptime(now_ms - row.node.started_ms)
+
+
+COLUMNS: tuple[Column[NodeRow], ...] = (
+    Column("node", "NODE", 14, lambda row, now_ms: row.node.name, grow=1, sort_by=lambda row: row.node.name,
+           descending=False),
+    Column("state", "STATE", 12, _state, grow=3, sort_by=lambda row: row.node.state, descending=False),
+    Column("online", "ONLINE", 7, lambda row, now_ms: number(row.node.connections), align="right",
+           sort_by=lambda row: row.node.connections),
+    Column("in", "IN/s", 6, lambda row, now_ms: number(row.in_rate), align="right", sort_by=lambda row: row.in_rate),
+    Column("out", "OUT/s", 6, lambda row, now_ms: number(row.out_rate), align="right", priority=1,
+           sort_by=lambda row: row.out_rate),
+    Column("p99", "p99", 6, lambda row, now_ms: milliseconds(row.node.sent_p99_ms), align="right", priority=3),
+    Column("lag", "LOOP", 6, _lag, align="right", priority=4, sort_by=lambda row: row.node.loop_lag_ms),
+    Column("cpu", "CPU", 5, lambda row, now_ms: f"{row.node.cpu_percent:.0f}%", align="right", priority=2,
+           sort_by=lambda row: row.node.cpu_percent),
+    Column("rss", "RSS", 7, lambda row, now_ms: size(row.node.rss_bytes), align="right", priority=5,
+           sort_by=lambda row: row.node.rss_bytes),
+    Column("kafka", "KAFKA LAG", 9, _kafka_lag, align="right", priority=7),
+    Column("uptime", "UP", 9, _uptime, align="right", priority=6),
+    Column("mode", "MODE", 8, lambda row, now_ms: row.node.mode, priority=8),
+    Column("version", "VERSION", 9, _version, priority=9),
+    Column("address", "ADDRESS", 16, lambda row, now_ms: (row.node.address, "dim"), priority=10),
+)  # fmt: skip
+
+
+class NodesScreen(MonitorScreen):
+    """Below the table stands what does not work on the node under the cursor."""
+
+    title_words = "Nodes"
+
+    def body(self) -> Iterable[Widget]:
+        yield LiveTable(COLUMNS, lambda row: row.name, sort="node", hints=("no node yet",), id="nodes")
+        yield Line(id="node-detail")
+
+    def draw(self, changes: Changes, now_ms: int) -> None:
+        store = self.feed.store
+        versions = Counter(node.version for node in store.nodes.values())
+        usual = versions.most_common(1)[0][0] if versions else ""
+        rows = [
+            NodeRow(node, rates["accepted"], rates["written"], node.version != usual)
+            for node in store.nodes.values()
+            for rates in (store.rates(node.name),)
+            if not self.faults_only or node.state != "up" or node.troubles
+        ]
+        table = self.query_one("#nodes", LiveTable)
+        table.update(rows, now_ms)
+        picked = table.cursor_row
+        self.query_one("#node-detail", Line).show(*(_detail(picked.node) if picked is not None else ()))
+
+
+def _last_seen(node: Node) -> str:
+    return f" last seen {clock(node.beat_ms)}: these are its last values" if node.state == "gone" else ""
+
+
+def _detail(node: Node) -> list[Words]:
+    """What the columns have no room for."""
+    counters = node.counters
+    lines: list[Words] = [
+        [(node.name, "strong"), (f" {node.address} {node.version} epoch {node.epoch}", "dim"),
+         (_last_seen(node), "bad")],
+        [(f"stored {counters.stored:,} · refused {counters.refused:,} · dropped {counters.dropped:,} · "
+          f"not stored {counters.not_stored:,} · logins {counters.logins:,} ({counters.logins_refused:,} refused) · "
+          f"closed {counters.closed:,}", "")],
+        [(f"batch ≤ {node.largest_batch}, last {milliseconds(node.batch_ms)} · status {milliseconds(node.status_ms)} · "
+          f"sent p50 {milliseconds(node.sent_p50_ms)} p99 {milliseconds(node.sent_p99_ms)} · "
+          f"rebalances {node.rebalances}", "")],
+    ]  # fmt: skip
+    tone: Tone = "dim" if node.state == "gone" else "warn"
+    lines += [[(f"▲ {part}: {words}", tone)] for part, words in node.troubles.items()]
+    return lines
