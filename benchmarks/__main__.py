@@ -34,7 +34,7 @@ def main() -> int:
     try:
         for number in range(1, options.rounds + 1):
             for scenario in options.only or SCENARIOS:
-                for server in (KamaServer(options.synchronous), BareServer()):
+                for server in (KamaServer(options.synchronous, options.websocket), BareServer()):
                     progress(f"round {number} of {options.rounds}: {scenario}, {server.name} ")
                     run.add(scenario, server.name, measure(server, scenario, options, run.oddities))
     except (Failed, ServerFailed) as error:
@@ -113,6 +113,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--group-window", type=int, default=4, help="messages under way in the group")
     parser.add_argument("--connections", type=int, help="idle ones")
     parser.add_argument("--synchronous", choices=("normal", "full"), default="normal", help="kama's SQLite")
+    parser.add_argument(
+        "--websocket", choices=("auto", "picows", "websockets"), default="auto", help="kama's transport"
+    )
     options = parser.parse_args()
     defaults = _QUICK if options.quick else _DEFAULTS
     for name, value in defaults.items():

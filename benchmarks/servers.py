@@ -116,8 +116,9 @@ class KamaServer(Server):
     name = "kama"
     is_kama = True
 
-    def __init__(self, synchronous: str) -> None:
+    def __init__(self, synchronous: str, websocket: str = "auto") -> None:
         self._synchronous = synchronous
+        self._websocket = websocket
 
     @property
     def database(self) -> Path:
@@ -136,6 +137,7 @@ class KamaServer(Server):
             "KAMA_AUTH__SECRET": SECRET,
             "KAMA_LIMITS__MESSAGES_PER_SECOND": "0",
             "KAMA_LOG__LEVEL": "warning",
+            "KAMA_SERVER__WEBSOCKET": self._websocket,
             "KAMA_STORE__SYNCHRONOUS": self._synchronous,
             "KAMA_STORE__URL": f"sqlite+aiosqlite:///{self.database}",
         }

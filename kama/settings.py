@@ -83,6 +83,9 @@ class ServerSettings(_Section):
     drain_timeout: SecondsOrZero = Field(30.0, description="How long a shutdown may take")
     ping_interval: Seconds = Field(25.0, description="Between two pings to a silent client")
     pong_timeout: Seconds = Field(10.0, description="How long a client may take to answer a ping")
+    websocket: Literal["auto", "picows", "websockets"] = Field(
+        "auto", description="What reads and writes frames; auto: picows, where it is installed"
+    )
 
 
 class AuthSettings(_Section):

@@ -37,7 +37,10 @@ KEEPER = TokenKeeper(SECRET)
 Frame = dict[str, Any]
 
 # Limits that no test runs into by accident; whoever tests one sets it.
-DEFAULTS: dict[str, dict[str, Any]] = {"limits": {"messages_per_second": 0}, "server": {"port": 0}}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "limits": {"messages_per_second": 0},
+    "server": {"port": 0, "websocket": os.environ.get("KAMA_TEST_WEBSOCKET", "auto")},
+}
 
 
 def token(user_id: str, role: Role = "user", ttl: float = 300) -> str:
@@ -212,7 +215,12 @@ class NodeProcess:
     def __init__(self, folder: Path, port: int = 0, **environment: str) -> None:
         self._folder = folder
         self._port = port
-        self._environment = {"KAMA_AUTH__SECRET": SECRET, "KAMA_LIMITS__MESSAGES_PER_SECOND": "0", **environment}
+        self._environment = {
+            "KAMA_AUTH__SECRET": SECRET,
+            "KAMA_LIMITS__MESSAGES_PER_SECOND": "0",
+            "KAMA_SERVER__WEBSOCKET": DEFAULTS["server"]["websocket"],
+            **environment,
+        }
         self._process: subprocess.Popen[str] | None = None
         self.log = folder / "node.log"
         self.url = ""

@@ -78,7 +78,7 @@ def test_every_setting_can_be_set_by_its_variable(setting: str) -> None:
     values |= {"store.url": "postgresql+asyncpg://h/d", "redis.url": "redis://h", "server.host": "::1"}
     values |= {"server.allowed_origins": "https://a.example", "kafka.bootstrap_servers": "a:1,b:2"}
     values |= {"kafka.partitions": "3", "kafka.compression": "gzip", "kafka.security_protocol": "SSL"}
-    values |= {"kafka.sasl_mechanism": "SCRAM-SHA-512"}
+    values |= {"kafka.sasl_mechanism": "SCRAM-SHA-512", "server.websocket": "websockets"}
     config = load_config(environ={environment_name(setting): values.get(setting, "12")})
     assert config.source(setting) == environment_name(setting)
     assert config.value(setting) != load_config(environ={}).value(setting)

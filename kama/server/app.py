@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import structlog
 import uvicorn
@@ -42,7 +43,8 @@ from kama.server.store.groups import GroupStore
 from kama.server.store.messages import MessageStore
 from kama.server.store.progress import ProgressStore
 from kama.server.watch import Watchers
-from kama.server.websocket import LINGER, SansIOSocket, Socket
+from kama.server.websocket import LINGER, Socket
+from kama.server.websocket_sansio import SansIOSocket
 from kama.server.ws_gateway import ConnLimits, UserConn, retry_reason
 from kama.settings import Settings
 
@@ -332,7 +334,7 @@ class NodeServer(uvicorn.Server):
 def server_config(app: Starlette, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        ws=SansIOSocket,
+        ws=websocket_class(settings),
         ws_max_size=settings.limits.message_size,
         ws_ping_interval=settings.server.ping_interval,
         ws_ping_timeout=settings.server.pong_timeout,
@@ -342,6 +344,21 @@ def server_config(app: Starlette, settings: Settings) -> uvicorn.Config:
         access_log=False,
         server_header=False,
     )
+
+
+def websocket_class(settings: Settings) -> Any:
+    """What uvicorn makes a connection's protocol with. Raises SettingsError when picows is wanted and not there."""
+    if settings.server.websocket == "websockets":
+        return SansIOSocket
+    try:
+        from kama.server.websocket_picows import picows_sockets  # compiled, and not everywhere to be had
+    except ImportError as error:
+        if settings.server.websocket == "auto":
+            return SansIOSocket
+        raise SettingsError(
+            f"expected picows to be installed, as with pip install 'kama[fast]': {error}", field="server.websocket"
+        ) from None
+    return picows_sockets(settings.limits.message_size)
 
 
 async def run(settings: Settings, tokens: TokenKeeper, on_started: Callable[[str], None]) -> None:

@@ -54,11 +54,17 @@ async def ws_login(websocket: WebSocket) -> None:
         await websocket.send_denial_response(error_response(error))
         return
     await websocket.accept(subprotocol)
-    socket = socket_of(websocket)
+    socket, address = socket_of(websocket), _address(websocket)
+    socket.hand_over(lambda: _connect(node, socket, identity, client_id, device, address, post_only))
+
+
+async def _connect(
+    node: Node, socket: Socket, identity: Identity | None, client_id: str, device: str, address: str, post_only: bool
+) -> None:
     try:
         if identity is None:
             identity = await _first_frame(node, socket, client_id)
-        conn = node.new_conn(socket, identity, device=device, address=_address(websocket), post_only=post_only)
+        conn = node.new_conn(socket, identity, device=device, address=address, post_only=post_only)
         await node.sessions.connect(conn)
     except KamaError as error:
         _note_refusal(node, websocket, error)

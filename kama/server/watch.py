@@ -19,7 +19,7 @@ from kama.server.frames import Frames
 from kama.server.guard import check_origin, error_response
 from kama.server.handlers import find_token
 from kama.server.watcher import ByeReason, Watcher
-from kama.server.websocket import socket_of
+from kama.server.websocket import Socket, socket_of
 
 if TYPE_CHECKING:
     from kama.server.app import Node
@@ -56,7 +56,7 @@ class Watchers:
 
 
 async def watch(websocket: WebSocket) -> None:
-    """One who looks, from the upgrade to the end."""
+    """One who looks."""
     node: Node = websocket.app.state.node
     try:
         check_origin(websocket, node.settings.server.allowed_origins)
@@ -72,6 +72,10 @@ async def watch(websocket: WebSocket) -> None:
         return
     await websocket.accept(subprotocol)
     socket = socket_of(websocket)
+    socket.hand_over(lambda: _watch(node, socket, identity))
+
+
+async def _watch(node: Node, socket: Socket, identity: Identity) -> None:
     if node.watchers.is_full:
         message = f"this node is watched by {WATCHERS_MAX} already: try again later, or watch another node"
         socket.write_frames([encode(Bye(reason="too_many_watchers", message=message))])

@@ -1,4 +1,4 @@
-"""The WebSocket transport: uvicorn's sans-I/O protocol class, with the socket handed to UserConn after the handshake.
+"""The WebSocket transport: uvicorn's handshake, and after it the socket handed to UserConn.
 
 Routing, authentication and refusals run through Starlette as everywhere. What differs from uvicorn's own class:
 
@@ -10,24 +10,29 @@ Routing, authentication and refusals run through Starlette as everywhere. What d
   would reset the connection, and the peer would never learn why;
 * a peer that is silent past the pong time-out leaves with 4010; text that is not UTF-8 with 1007 (RFC 6455,
   section 8.1), without a traceback in the log;
-* reading pauses after READ_AHEAD frames and not after each, so that pings are answered while a sender waits.
+* reading pauses after READ_AHEAD frames and not after each, so that pings are answered while a sender waits;
+* pings of a peer that does not read go unanswered: the answers would gather here without bound.
+
+`ServerSocket` holds all of that. How frames are read and written is what the transports differ in: `SansIOSocket`
+has `websockets` do it and needs nothing that is compiled, `PicowsSocket` is the faster one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from starlette.websockets import WebSocket
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.frames import Frame
-from websockets.protocol import State
 
 from kama.errors import CloseCode
 
 LINGER = 5.0
 READ_AHEAD = 16
-_REASON_MAX = 123
+REASON_MAX = 123
 _QUIET = 0.2
 SOCKET_KEY = "kama.socket"
 
@@ -49,7 +54,7 @@ class Socket(Protocol):
         ...
 
     async def receive_frame(self) -> bytes | None:
-        """The payload of the next data frame; None once the connection has ended."""
+        """The payload of the next data frame; None once the connection has ended. For one reader."""
         ...
 
     def write_frames(self, frames: Sequence[bytes]) -> bool:
@@ -64,6 +69,14 @@ class Socket(Protocol):
         """Begin the closing handshake; never waits, and twice is harmless."""
         ...
 
+    def hand_over(self, run: Callable[[], Awaitable[None]]) -> None:
+        """What is to run once the handler of the upgrade has returned. When it has, the connection ends.
+
+        A connection lives long: with its handler on the stack, Starlette's part of it would stay in memory, and be
+        walked through at every frame.
+        """
+        ...
+
 
 def socket_of(websocket: WebSocket) -> Socket:
     """The transport under an accepted Starlette WebSocket."""
@@ -71,12 +84,32 @@ def socket_of(websocket: WebSocket) -> Socket:
     return socket
 
 
-class SansIOSocket(WebSocketsSansIOProtocol):
-    """uvicorn's `websockets-sansio` as a Socket."""
+class ServerSocket(WebSocketsSansIOProtocol):
+    """A Socket, but for how frames are read and written: that is for the classes made of it."""
 
-    ended: tuple[int, str] | None = None
-    _deaf = False
-    _heard = False
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.ended: tuple[int, str] | None = None
+        self._inbox: deque[bytes] = deque()
+        self._inbox_closed = False
+        self._reader: asyncio.Future[None] | None = None
+        self._deaf = False
+        self._heard = False
+        self._run: Callable[[], Awaitable[None]] | None = None
+        self.app = self._serve
+
+    @abstractmethod
+    def write_frames(self, frames: Sequence[bytes]) -> bool: ...
+
+    @abstractmethod
+    def _read(self, data: bytes) -> None:
+        """Bytes from the peer. Gives data to `_take`, a close frame to `_on_close`, what is no frame to `_refuse`."""
+
+    @abstractmethod
+    def _write_ping(self) -> None: ...
+
+    @abstractmethod
+    def _write_close(self, code: int, reason: bytes) -> None: ...
 
     def handle_connect(self, event: Any) -> None:
         super().handle_connect(event)
@@ -84,38 +117,60 @@ class SansIOSocket(WebSocketsSansIOProtocol):
             extensions: dict[str, Any] = self.scope["extensions"]
             extensions[SOCKET_KEY] = self
 
+    def hand_over(self, run: Callable[[], Awaitable[None]]) -> None:
+        self._run = run
+
+    async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
+        del self.app  # this method: an object that holds itself waits for the collector
+        await self.config.loaded_app(scope, receive, send)
+        scope.clear()
+        run, self._run = self._run, None
+        if run is not None:
+            await run()
+
     # --- reading
 
     def data_received(self, data: bytes) -> None:
         self._heard = True
         if not self._deaf:
-            super().data_received(data)
+            self._read(data)
 
-    def send_receive_event_to_app(self) -> None:
-        data = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
-        self.frames = []
+    def _take(self, data: bytes, *, is_text: bool) -> None:
+        """A whole message."""
         if self.close_sent:
             return
-        if self.curr_msg_data_type == "text":
+        if is_text and not data.isascii():
             try:
-                bytes(data).decode()
+                data.decode()
             except UnicodeDecodeError:
                 self.close_now(CloseCode.INVALID_DATA, "expected UTF-8 in a text frame")
                 return
-        self.queue.put_nowait({"type": "websocket.receive", "bytes": data})
-        if not self.read_paused and self.queue.qsize() >= READ_AHEAD:
+        self._inbox.append(data)
+        self._wake_reader()
+        if not self.read_paused and len(self._inbox) >= READ_AHEAD:
             self.read_paused = True
             self.transport.pause_reading()
 
     async def receive_frame(self) -> bytes | None:
-        message = await self.queue.get()
-        if self.read_paused and self.queue.qsize() <= READ_AHEAD // 2:
+        while not self._inbox:
+            if self._inbox_closed:
+                return None
+            self._reader = self.loop.create_future()
+            await self._reader
+        data = self._inbox.popleft()
+        if self.read_paused and len(self._inbox) <= READ_AHEAD // 2:
             self._resume_reading()
-        if message["type"] != "websocket.receive":
-            return None
-        data = message["bytes"]
-        assert data is not None  # `send_receive_event_to_app` put it there
-        return bytes(data)
+        return data
+
+    def _wake_reader(self) -> None:
+        if self._reader is not None:
+            if not self._reader.done():
+                self._reader.set_result(None)
+            self._reader = None
+
+    def _close_inbox(self) -> None:
+        self._inbox_closed = True
+        self._wake_reader()
 
     def _resume_reading(self) -> None:
         if self.read_paused and not self.transport.is_closing():
@@ -135,30 +190,25 @@ class SansIOSocket(WebSocketsSansIOProtocol):
             return None
         return self.transport.get_write_buffer_size()
 
-    def write_frames(self, frames: Sequence[bytes]) -> bool:
-        if self.close_sent or self.disconnected or self.conn.state is not State.OPEN:
-            return False
-        for frame in frames:
-            self.conn.send_text(frame)
-        self.transport.write(b"".join(self.conn.data_to_send()))
-        return True
-
     async def drain(self) -> None:
         await self.writable.wait()
+
+    @property
+    def _is_open(self) -> bool:
+        return self.handshake_complete and not (self.close_sent or self.disconnected or self.transport.is_closing())
 
     # --- ending
 
     def close_now(self, code: int, reason: str = "") -> None:
-        if self.close_sent or self.disconnected or self.conn.state is not State.OPEN:
-            return
-        # A close frame has 123 bytes for the reason (RFC 6455, section 5.5).
-        self.conn.send_close(code, reason.encode()[:_REASON_MAX].decode(errors="ignore"))
-        self._end(code, reason)
+        if self._is_open:
+            # A close frame has 123 bytes for the reason (RFC 6455, section 5.5).
+            self._write_close(code, reason.encode()[:REASON_MAX].decode(errors="ignore").encode())
+            self._end(code, reason)
 
-    def handle_parser_exception(self) -> None:
+    def _refuse(self, code: int, reason: str) -> None:
+        """The peer sent what is no frame, or too large a one, and was told so by a close frame."""
         self._deaf = True
-        close = self.conn.close_sent
-        self._end(close.code if close else CloseCode.INVALID_DATA, close.reason if close else "")
+        self._end(code, reason)
         self._close_when_quiet()
 
     def _close_when_quiet(self) -> None:
@@ -176,22 +226,27 @@ class SansIOSocket(WebSocketsSansIOProtocol):
         self.ended = self.ended or (code, reason)
         self.stop_keepalive()
         self.close_sent = True
-        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
-        if not self.transport.is_closing():
-            self.transport.write(b"".join(self.conn.data_to_send()))
+        self._close_inbox()
         self._resume_reading()
-        self.close_timer = self.loop.call_later(LINGER, self.transport.abort)
+        self._cut_off_later()
 
-    def handle_close(self, event: Frame) -> None:
-        received = self.conn.close_rcvd
-        if self.ended is None and received is not None:
-            self.ended = (received.code, received.reason)
-        super().handle_close(event)
+    def _on_close(self, code: int, reason: str, answer: bytes) -> None:
+        """The peer's close frame: the answer to ours, or to be answered."""
+        self.ended = self.ended or (code, reason)
+        self.stop_keepalive()
+        self._close_inbox()
+        if not self.transport.is_closing():
+            self.transport.write(answer)
+            self.transport.close()
+        self._cut_off_later()
+
+    def _cut_off_later(self) -> None:
         if self.close_timer is None:
             self.close_timer = self.loop.call_later(LINGER, self.transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.ended = self.ended or (CloseCode.LOST, "connection lost")
+        self._close_inbox()
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
@@ -201,14 +256,19 @@ class SansIOSocket(WebSocketsSansIOProtocol):
         else:
             super().shutdown()
 
-    def keepalive_timeout(self) -> None:
-        self.pong_timer = None
-        self.pending_ping_payload = None
-        if self._heard or self.read_paused:
-            self.schedule_ping()
-        else:
-            self.close_now(CloseCode.NO_PONG, "no pong")
+    # --- keeping alive: whatever is heard after a ping answers it
 
     def send_keepalive_ping(self) -> None:
-        self._heard = False
-        super().send_keepalive_ping()
+        self.ping_timer = None
+        if self._is_open:
+            self._heard = False
+            self._write_ping()
+            self.pong_timer = self.loop.call_later(self.ping_timeout or 0, self.keepalive_timeout)
+
+    def keepalive_timeout(self) -> None:
+        self.pong_timer = None
+        if self._heard or self.read_paused:
+            left = (self.ping_interval or 0) - (self.ping_timeout or 0)
+            self.ping_timer = self.loop.call_later(max(0, left), self.send_keepalive_ping)
+        else:
+            self.close_now(CloseCode.NO_PONG, "no pong")

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import struct
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 
 import pytest
+from raw_websocket import Raw, frame, raw_websocket
 from support import RunningNode, StartNode, bearer, eventually, text_message
 from websockets.exceptions import ConnectionClosed
 
@@ -22,58 +21,8 @@ def _of_size(size: int) -> str:
     return json.dumps(text_message("U1", "U2", "x" * (size - len(empty))))
 
 
-class Raw:
-    """A WebSocket below the level of any library: bytes out, frames in."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-
-    async def write(self, data: bytes) -> None:
-        self._writer.write(data)
-        await self._writer.drain()
-
-    async def frame(self) -> tuple[int, bytes]:
-        """The next frame's opcode and payload; (-1, b"") at the end of the stream."""
-        try:
-            first, length = await self._reader.readexactly(2)
-            if length == 126:
-                (length,) = struct.unpack("!H", await self._reader.readexactly(2))
-            elif length == 127:
-                (length,) = struct.unpack("!Q", await self._reader.readexactly(8))
-            return first & 15, await self._reader.readexactly(length)
-        except asyncio.IncompleteReadError:
-            return -1, b""
-
-    async def close_code(self) -> int:
-        while True:
-            opcode, payload = await self.frame()
-            if opcode == 8:
-                return int.from_bytes(payload[:2], "big")
-            assert opcode != -1, "the connection ended without a close frame"
-
-
-@asynccontextmanager
-async def _raw(node: RunningNode, user_id: str = "U1") -> AsyncIterator[Raw]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
-    request = (
-        f"GET /wss?client_id={user_id} HTTP/1.1\r\nHost: 127.0.0.1:{node.port}\r\nConnection: Upgrade\r\n"
-        "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
-        f"Authorization: {bearer(user_id)['Authorization']}\r\n\r\n"
-    )
-    try:
-        writer.write(request.encode())
-        head = await reader.readuntil(b"\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 101")
-        yield Raw(reader, writer)
-    finally:
-        writer.close()
-
-
-def _frame(opcode: int, payload: bytes, *, fin: bool = True) -> bytes:
-    """A masked frame, as clients send them (RFC 6455, section 5.2); the mask is zero."""
-    length = bytes([128 | len(payload)]) if len(payload) < 126 else b"\xfe" + struct.pack("!H", len(payload))
-    return bytes([(128 if fin else 0) | opcode]) + length + bytes(4) + payload
+def _raw(node: RunningNode, user_id: str = "U1") -> AbstractAsyncContextManager[Raw]:
+    return raw_websocket(node.port, f"/wss?client_id={user_id}", f"Authorization: {bearer(user_id)['Authorization']}")
 
 
 def _no_fault(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,9 +68,9 @@ async def test_a_larger_message_in_fragments_closes_with_1009(node: RunningNode)
 
 async def test_fragments_without_an_end_close_with_1009(node: RunningNode) -> None:
     async with _raw(node) as raw:
-        await raw.write(_frame(1, b"{", fin=False))
+        await raw.write(frame(1, b"{", fin=False))
         for _ in range(70):
-            await raw.write(_frame(0, bytes(1000), fin=False))
+            await raw.write(frame(0, bytes(1000), fin=False))
         assert await raw.close_code() == 1009
 
 
@@ -135,7 +84,7 @@ async def test_who_goes_on_sending_after_too_large_a_frame_still_learns_why(node
 
 async def test_who_sends_nothing_more_after_too_large_a_frame_does_not_wait_for_the_end(node: RunningNode) -> None:
     async with _raw(node) as raw:
-        await raw.write(_frame(1, bytes(65_000), fin=False) + _frame(0, bytes(1000)))
+        await raw.write(frame(1, bytes(65_000), fin=False) + frame(0, bytes(1000)))
         assert await raw.close_code() == 1009
         async with asyncio.timeout(LINGER / 2):
             assert await raw.frame() == (-1, b"")
@@ -153,7 +102,7 @@ async def test_a_character_split_over_two_fragments_is_whole_again(node: Running
     async with _raw(node) as raw, node.login("U2") as other:
         data = json.dumps(text_message("U1", "U2", "für"), ensure_ascii=False).encode()
         at = data.index("ü".encode()) + 1
-        await raw.write(_frame(1, data[:at], fin=False) + _frame(9, b"between") + _frame(0, data[at:]))
+        await raw.write(frame(1, data[:at], fin=False) + frame(9, b"between") + frame(0, data[at:]))
         assert (await other.wait_for_many(1))[0]["content"] == "für"
 
 
@@ -174,15 +123,15 @@ async def test_text_that_is_not_utf8_closes_with_1007(
 
 BROKEN = {
     "an unmasked frame": b"\x81\x02{}",
-    "a reserved opcode": _frame(3, b"x"),
+    "a reserved opcode": frame(3, b"x"),
     "a reserved bit": b"\xf1\x80\0\0\0\0",
-    "a continuation of nothing": _frame(0, b"x"),
-    "a new message inside a fragmented one": _frame(1, b"x", fin=False) + _frame(1, b"x"),
-    "a fragmented ping": _frame(9, b"x", fin=False),
-    "a ping that is too long": _frame(9, bytes(126)),
-    "a close frame of one byte": _frame(8, b"x"),
-    "a close code that is none": _frame(8, b"\x00\x01"),
-    "a close reason that is not UTF-8": _frame(8, b"\x03\xe8\xff"),
+    "a continuation of nothing": frame(0, b"x"),
+    "a new message inside a fragmented one": frame(1, b"x", fin=False) + frame(1, b"x"),
+    "a fragmented ping": frame(9, b"x", fin=False),
+    "a ping that is too long": frame(9, bytes(126)),
+    "a close frame of one byte": frame(8, b"x"),
+    "a close code that is none": frame(8, b"\x00\x01"),
+    "a close reason that is not UTF-8": frame(8, b"\x03\xe8\xff"),
     "an HTTP request": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
 }
 
@@ -230,7 +179,7 @@ async def test_a_connection_cut_in_the_middle_of_a_frame_is_undone(
     """KamaChat defect 3: there, the end of a reader left its connection registered."""
     async with _raw(node) as raw:
         await eventually(lambda: len(node.node.registry) == 1)
-        await raw.write(_frame(1, b'{"type":"ping"}')[:-3])
+        await raw.write(frame(1, b'{"type":"ping"}')[:-3])
     await eventually(lambda: not len(node.node.registry))
     assert node.node.registry.closed_by_code == {1006: 1}
     _no_fault(caplog, capsys)
