@@ -50,7 +50,7 @@ async def ws_login(websocket: WebSocket) -> None:
         if identity is not None:
             await node.directory.check(client_id, post_only=post_only)
     except KamaError as error:
-        _note_refusal(node, websocket, error)
+        _note_refusal(node, websocket.query_params.get("client_id", ""), error)
         await websocket.send_denial_response(error_response(error))
         return
     await websocket.accept(subprotocol)
@@ -67,14 +67,13 @@ async def _connect(
         conn = node.new_conn(socket, identity, device=device, address=address, post_only=post_only)
         await node.sessions.connect(conn)
     except KamaError as error:
-        _note_refusal(node, websocket, error)
+        _note_refusal(node, client_id, error)
         socket.write_frames([error_frame(error)])
         code = CloseCode.GOING_AWAY if error.retriable else CloseCode.FORBIDDEN
         socket.close_now(code, error.message[:100])
 
 
-def _note_refusal(node: Node, websocket: WebSocket, error: KamaError) -> None:
-    client_id = websocket.query_params.get("client_id", "")
+def _note_refusal(node: Node, client_id: str, error: KamaError) -> None:
     node.journal.traffic.logins_refused += 1
     node.journal.refused(client_id if is_user_id(client_id) else "", "", error.code, f"login: {error.message}")
 
