@@ -36,7 +36,7 @@ def services(redis_url: str, kafka_servers: str, postgres_url: str) -> None:
     """All three are there."""
 
 
-@pytest.mark.heavy
+@pytest.mark.drill
 @pytest.mark.redis
 @pytest.mark.kafka
 @pytest.mark.postgres

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -45,17 +46,28 @@ def monitor(
     speed: Annotated[float, typer.Option(min=0.1, max=100, help="How fast to play it")] = 1.0,
     theme: Annotated[Theme, typer.Option(help="Colours")] = "auto",
     ascii_only: Annotated[bool, typer.Option("--ascii", help="For a terminal that shows nothing else")] = False,
+    in_browser: Annotated[bool, typer.Option("--web", help="In a browser of this machine, read-only")] = False,
+    web_port: Annotated[int, typer.Option(min=1, max=65535, help="Where the browser finds it")] = 8765,
+    web_actions: Annotated[bool, typer.Option("--web-actions", help="Not read-only in the browser")] = False,
     token_file: TokenFile = None,
     config_file: ConfigFile = None,
     data_dir: DataDir = None,
 ) -> None:
     """Watch nodes: who is connected, what waits where, what fails, and what became of each message."""
     check_filter(terms)
-    _check(show_once, as_json, record, redact, replay, token_file)
+    _check(show_once, as_json, in_browser, record, redact, replay, token_file)
     servers = find_servers(server)
     tokens = Tokens(config_file, data_dir, token_file, servers, "admin" if admin and not read_only else "viewer")
     if show_once:
         run(show_snapshot(servers, once(tokens, token_file), follow_all=follow_all, terms=terms, as_json=as_json))
+        return
+    if in_browser:
+        places = {"--token-file": token_file, "--config": config_file, "--data-dir": data_dir, "--replay": replay}
+        arguments = [part for url in servers for part in ("-s", url)]
+        arguments += [part for flag, place in places.items() if place for part in (flag, str(place))]
+        arguments += ["--interval", str(interval), "--filter", terms, "--theme", theme, "--speed", str(speed)]
+        flags = {"--all": follow_all, "--admin": admin, "--read-only": read_only or not web_actions}
+        _serve_in_browser([*arguments, *(flag for flag, is_set in flags.items() if is_set)], web_port)
         return
     if not _has_terminal():
         raise SettingsError("expected a terminal to draw on, got none", hint="use kama monitor --once, or kama tail")
@@ -79,19 +91,36 @@ def monitor(
     run_monitor(options)
 
 
+def _serve_in_browser(arguments: list[str], port: int) -> None:
+    """A token that KAMA_TOKEN holds goes on in the environment: others can read arguments."""
+    try:
+        from kama.tui.web import serve_in_browser
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"expected the package {error.name} for --web, got none", hint="pip install 'kama[web]'"
+        ) from None
+    serve_in_browser(arguments, port)
+
+
 def _has_terminal() -> bool:
-    """stderr as well: that is where Textual draws."""
-    return all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
+    """stderr as well: that is where Textual draws, unless it was given another driver."""
+    return "TEXTUAL_DRIVER" in os.environ or all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
 
 
 def _check(
-    show_once: bool, as_json: bool, record: Path | None, redact: bool, replay: Path | None, token_file: str | None
+    show_once: bool,
+    as_json: bool,
+    in_browser: bool,
+    record: Path | None,
+    redact: bool,
+    replay: Path | None,
+    token_file: str | None,
 ) -> None:
     if as_json and not show_once:
         raise typer.BadParameter("expected --once beside it: a dashboard is no JSON", param_hint="--json")
     if redact and record is None:
         raise typer.BadParameter("expected --record FILE beside it", param_hint="--redact")
-    if record is not None and (show_once or replay is not None):
+    if record is not None and (show_once or in_browser or replay is not None):
         raise typer.BadParameter("expected a live dashboard to record", param_hint="--record")
     if replay is not None and show_once:
         raise typer.BadParameter("expected either --replay or --once", param_hint="--replay")

@@ -41,7 +41,7 @@ MAX = 65_536
 LARGE = b"x" * 32_000
 
 
-@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
+@pytest.fixture(scope="module", params=[pytest.param("asyncio", marks=pytest.mark.drill), "uvloop"])
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
     if request.param == "uvloop":
         pytest.importorskip("uvloop")
