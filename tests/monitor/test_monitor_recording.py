@@ -248,6 +248,7 @@ def test_spoilt_bytes_in_the_middle_end_it_there(session: Session) -> None:
         gzip.compress(b'{"kama_recording":1}\n'),
         gzip.compress(b'{"kama_recording":1}\n{"at_ms":1,"source":"x","frame":{"type":"left"}}\n'),
     ],
+    ids=["empty", "text", "compressed text", "no first line", "nothing behind it", "no frame of ours"],
 )
 def test_a_file_that_is_none_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.kamarec"
