@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from msgspec import UNSET
-from sqlalchemy import Row, insert, select
+from sqlalchemy import Row, bindparam, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.dml import ReturningInsert
 
 from kama.protocol import SEQ_MAX, Message, MessageStatus, build_message, local_time, participants
 from kama.server.broker import Record, Stored
 from kama.server.snowflake import NODE_MAX
 from kama.server.store.database import Database
-from kama.server.store.pairs import select_by_pairs
+from kama.server.store.pairs import parameters_of, select_by_pairs
 from kama.server.store.schema import conversations, cursors, messages
 from kama.server.store.upsert import upsert
 
@@ -44,6 +45,10 @@ class History:
 class MessageStore:
     def __init__(self, database: Database) -> None:
         self._database = database
+        # Made once: to put a statement together takes SQLAlchemy as long as to run it.
+        self._take_seq = _take_seq(database)
+        self._open_cursor = upsert(database, cursors).on_conflict_do_nothing()
+        self._by_pairs = select_by_pairs(database, *_PLACE)
 
     async def insert_batch(self, records: Sequence[Record]) -> Batch:
         """One transaction: drop what is stored already, take seqs, insert.
@@ -53,13 +58,13 @@ class MessageStore:
         been cut short; a retry under another uuid has not.
         """
         async with self._database.write() as tx:
-            outcomes, fresh = _sort_out(records, await _known(self._database, tx, records))
+            outcomes, fresh = _sort_out(records, await self._known(tx, records))
             versions: dict[str, int] = {}
             built: dict[int, Message] = {}
             if fresh:
                 versions = await self._take_seqs(tx, [stored for _, stored in fresh])
                 built = {record.uuid: _message(record, stored) for record, stored in fresh}
-                await tx.execute(insert(messages), [_row(record, built[record.uuid]) for record, _ in fresh])
+                await tx.execute(_INSERT, [_row(record, built[record.uuid]) for record, _ in fresh])
             again = {record.uuid for record in records} & {stored.uuid for stored in outcomes} - built.keys()
             if again:
                 # What is in the store counts, whatever the record says that came again.
@@ -69,20 +74,32 @@ class MessageStore:
         found = zip(records, outcomes, strict=True)
         return Batch(outcomes, [built[r.uuid] if stored.uuid == r.uuid else None for r, stored in found], versions)
 
+    async def _known(self, tx: AsyncConnection, records: Sequence[Record]) -> dict[_Key, Stored]:
+        """What the store holds already of these records, by id and by (sender, client_msg_id)."""
+        known: dict[_Key, Stored] = {}
+        for start in range(0, len(records), _CHUNK):
+            chunk = records[start : start + _CHUNK]
+            rows = list(await tx.execute(_BY_UUIDS, {"uuids": [record.uuid for record in chunk]}))
+            pairs = [
+                (record.request.send_id, record.request.client_msg_id)
+                for record in chunk
+                if record.request.client_msg_id is not None
+            ]
+            if pairs:
+                rows += await tx.execute(self._by_pairs, parameters_of(self._database, pairs))
+            for row in rows:
+                stored = Stored(row.uuid, row.conversation, row.seq, duplicate=True)
+                known[row.uuid] = stored
+                if row.client_msg_id is not None:
+                    known[(row.send_id, row.client_msg_id)] = stored
+        return known
+
     async def _take_seqs(self, tx: AsyncConnection, fresh: Sequence[Stored]) -> dict[str, int]:
         """Move each conversation's counter once, then number its messages in their order. Gives the versions."""
         counts = Counter(stored.conversation for stored in fresh)
-        new = upsert(self._database, conversations)
-        statement = new.on_conflict_do_update(
-            index_elements=[conversations.c.conversation],
-            set_={
-                "last_seq": conversations.c.last_seq + new.excluded.last_seq,
-                "version": conversations.c.version + 1,
-            },
-        ).returning(conversations.c.conversation, conversations.c.last_seq, conversations.c.version)
         # Sorted: two nodes that lock the same conversations lock them in the same order.
         rows = [{"conversation": key, "last_seq": n, "version": 1} for key, n in sorted(counts.items())]
-        moved = (await tx.execute(statement, rows)).all()
+        moved = (await tx.execute(self._take_seq, rows)).all()
         next_seq = {row.conversation: row.last_seq - counts[row.conversation] + 1 for row in moved}
         await self._open_cursors(tx, [key for key, seq in next_seq.items() if seq == 1])
         for stored in fresh:
@@ -98,7 +115,7 @@ class MessageStore:
             for user in sorted(set(participants(key) or ()))
         ]
         if rows:
-            await tx.execute(upsert(self._database, cursors).on_conflict_do_nothing(), rows)
+            await tx.execute(self._open_cursor, rows)
 
     async def history(
         self, conversation: str, limit: int, *, before_seq: int | None = None, after_seq: int | None = None
@@ -127,16 +144,15 @@ class MessageStore:
         if uuid > SEQ_MAX:
             return None  # SQLite's driver would not raise an error of the database, but OverflowError
         async with self._database.read() as connection:
-            row = (await connection.execute(select(messages).where(messages.c.uuid == uuid))).first()
+            row = (await connection.execute(_FIND, {"wanted": uuid})).first()
         return to_message(row) if row else None
 
     async def uuids(self, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
         """The ids of the messages that are stored under these (sender, client_msg_id)."""
         if not keys:
             return {}
-        wanted = (messages.c.send_id, messages.c.client_msg_id, messages.c.uuid)
         async with self._database.read() as connection:
-            rows = await connection.execute(select_by_pairs(self._database, keys, *wanted))
+            rows = await connection.execute(self._by_pairs, parameters_of(self._database, keys))
         return {(row.send_id, row.client_msg_id): row.uuid for row in rows}
 
     async def last_uuid(self, nodes: int = NODE_MAX + 1) -> int:
@@ -148,10 +164,7 @@ class MessageStore:
 
 
 async def _head(connection: AsyncConnection, conversation: str) -> tuple[int, int]:
-    query = select(conversations.c.last_seq, conversations.c.version).where(
-        conversations.c.conversation == conversation
-    )
-    row = (await connection.execute(query)).first()
+    row = (await connection.execute(_HEAD, {"key": conversation})).first()
     return (row.last_seq, row.version) if row else (0, 0)
 
 
@@ -166,27 +179,6 @@ def _keys(record: Record) -> list[_Key]:
     return [record.uuid, (record.request.send_id, record.request.client_msg_id)]
 
 
-async def _known(database: Database, tx: AsyncConnection, records: Sequence[Record]) -> dict[_Key, Stored]:
-    """What the store holds already of these records, by id and by (sender, client_msg_id)."""
-    known: dict[_Key, Stored] = {}
-    for start in range(0, len(records), _CHUNK):
-        chunk = records[start : start + _CHUNK]
-        rows = list(await tx.execute(select(*_PLACE).where(messages.c.uuid.in_([record.uuid for record in chunk]))))
-        pairs = [
-            (record.request.send_id, record.request.client_msg_id)
-            for record in chunk
-            if record.request.client_msg_id is not None
-        ]
-        if pairs:
-            rows += await tx.execute(select_by_pairs(database, pairs, *_PLACE))
-        for row in rows:
-            stored = Stored(row.uuid, row.conversation, row.seq, duplicate=True)
-            known[row.uuid] = stored
-            if row.client_msg_id is not None:
-                known[(row.send_id, row.client_msg_id)] = stored
-    return known
-
-
 _PLACE = (
     messages.c.uuid,
     messages.c.conversation,
@@ -194,6 +186,22 @@ _PLACE = (
     messages.c.send_id,
     messages.c.client_msg_id,
 )
+
+
+_BY_UUIDS = select(*_PLACE).where(messages.c.uuid.in_(bindparam("uuids", expanding=True)))
+_INSERT = insert(messages)
+_FIND = select(messages).where(messages.c.uuid == bindparam("wanted"))
+_HEAD = select(conversations.c.last_seq, conversations.c.version).where(
+    conversations.c.conversation == bindparam("key")
+)
+
+
+def _take_seq(database: Database) -> ReturningInsert[Any]:
+    """Moves a conversation's counter, or begins it."""
+    new = upsert(database, conversations)
+    moved = {"last_seq": conversations.c.last_seq + new.excluded.last_seq, "version": conversations.c.version + 1}
+    begun = new.on_conflict_do_update(index_elements=[conversations.c.conversation], set_=moved)
+    return begun.returning(conversations.c.conversation, conversations.c.last_seq, conversations.c.version)
 
 
 def _sort_out(records: Sequence[Record], known: dict[_Key, Stored]) -> tuple[list[Stored], list[tuple[Record, Stored]]]:

@@ -7,7 +7,7 @@ that the database unfolds, which is also one statement whatever their number.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ARRAY, ColumnElement, Select, String, and_, bindparam, func, select
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 Pair = tuple[str, str]
 
 
-def select_by_pairs(database: Database, pairs: Sequence[Pair], *columns: ColumnElement[Any]) -> Select[Any]:
-    """The rows that are stored under one of these pairs."""
-    given, send_id, client_msg_id = _on_sqlite(pairs) if database.is_sqlite else _on_postgresql(pairs)
+def select_by_pairs(database: Database, *columns: ColumnElement[Any]) -> Select[Any]:
+    """The rows that are stored under one of the pairs that `parameters_of` gives it."""
+    given, send_id, client_msg_id = _on_sqlite() if database.is_sqlite else _on_postgresql()
     found = and_(
         messages.c.send_id == send_id,
         messages.c.client_msg_id == client_msg_id,
@@ -32,13 +32,19 @@ def select_by_pairs(database: Database, pairs: Sequence[Pair], *columns: ColumnE
     return select(*columns).select_from(given.join(messages, found))
 
 
-def _on_sqlite(pairs: Sequence[Pair]) -> tuple[FromClause, ColumnElement[Any], ColumnElement[Any]]:
-    given = func.json_each(bindparam("pairs", json.dumps(pairs))).table_valued("value", name="given")
+def parameters_of(database: Database, pairs: Sequence[Pair]) -> Mapping[str, Any]:
+    if database.is_sqlite:
+        return {"pairs": json.dumps(pairs)}
+    send_ids, client_msg_ids = zip(*pairs, strict=True)
+    return {"send_ids": list(send_ids), "client_msg_ids": list(client_msg_ids)}
+
+
+def _on_sqlite() -> tuple[FromClause, ColumnElement[Any], ColumnElement[Any]]:
+    given = func.json_each(bindparam("pairs", type_=String)).table_valued("value", name="given")
     return given, func.json_extract(given.c.value, "$[0]"), func.json_extract(given.c.value, "$[1]")
 
 
-def _on_postgresql(pairs: Sequence[Pair]) -> tuple[FromClause, ColumnElement[Any], ColumnElement[Any]]:
-    send_ids, client_msg_ids = (bindparam(None, list(values), ARRAY(String)) for values in zip(*pairs, strict=True))
-    unfolded = func.unnest(send_ids, client_msg_ids).table_valued("send_id", "client_msg_id", name="given")
-    given = unfolded.render_derived()
+def _on_postgresql() -> tuple[FromClause, ColumnElement[Any], ColumnElement[Any]]:
+    columns = (bindparam(name, type_=ARRAY(String)) for name in ("send_ids", "client_msg_ids"))
+    given = func.unnest(*columns).table_valued("send_id", "client_msg_id", name="given").render_derived()
     return given, given.c.send_id, given.c.client_msg_id

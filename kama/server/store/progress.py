@@ -78,12 +78,7 @@ class ProgressStore:
         return changes, versions
 
     async def _mark_sent(self, tx: AsyncConnection, uuids: Sequence[int], now: int) -> Sequence[_Row]:
-        statement = (
-            update(messages)
-            .where(messages.c.uuid.in_(uuids), messages.c.status < MessageStatus.SENT)
-            .values(status=MessageStatus.SENT, send_at=now)
-        )
-        return (await tx.execute(statement.returning(*_CHANGED))).all()
+        return (await tx.execute(_MARK_SENT, {"uuids": uuids, "now": now})).all()
 
     async def _mark_received(
         self, tx: AsyncConnection, user_id: str, conversation: str, status: MessageStatus, seq: int
@@ -111,11 +106,6 @@ class ProgressStore:
     async def _move_cursors(self, tx: AsyncConnection, moved: Mapping[tuple[str, str], Sequence[int]]) -> None:
         if not moved:
             return
-        statement = (
-            update(cursors)
-            .where(cursors.c.user_id == bindparam("user"), cursors.c.conversation == bindparam("key"))
-            .values({name: _greatest(name) for name in ("sent_seq", "delivered_seq", "read_seq")})
-        )
         rows = [
             {
                 "user": user,
@@ -126,30 +116,19 @@ class ProgressStore:
             }
             for (user, key), seqs in sorted(moved.items())
         ]
-        await tx.execute(statement, rows)
+        await tx.execute(_MOVE_CURSOR, rows)
 
     async def _touch(self, tx: AsyncConnection, keys: Sequence[str]) -> dict[str, int]:
         versions: dict[str, int] = {}
         for start in range(0, len(keys), _CHUNK):
-            statement = (
-                update(conversations)
-                .where(conversations.c.conversation.in_(keys[start : start + _CHUNK]))
-                .values(version=conversations.c.version + 1)
-                .returning(conversations.c.conversation, conversations.c.version)
-            )
-            versions.update((row.conversation, row.version) for row in await tx.execute(statement))
+            rows = await tx.execute(_TOUCH, {"keys": keys[start : start + _CHUNK]})
+            versions.update((row.conversation, row.version) for row in rows)
         return versions
 
     async def positions(self, user_id: str) -> list[Position]:
         """Where the user is in each of its conversations."""
-        query = (
-            select(cursors.c.conversation, cursors.c.sent_seq, conversations.c.last_seq)
-            .join(conversations, conversations.c.conversation == cursors.c.conversation)
-            .where(cursors.c.user_id == user_id)
-            .order_by(cursors.c.conversation)
-        )
         async with self._database.read() as connection:
-            return [Position(*row) for row in await connection.execute(query)]
+            return [Position(*row) for row in await connection.execute(_POSITIONS, {"user": user_id})]
 
     async def is_participant(self, user_id: str, conversation: str) -> bool:
         query = select(cursors.c.user_id).where(cursors.c.user_id == user_id, cursors.c.conversation == conversation)
@@ -169,6 +148,32 @@ _CHANGED = (
 def _greatest(name: str) -> ColumnElement[int]:
     given: ColumnElement[int] = bindparam(f"to_{name}")
     return case((given > cursors.c[name], given), else_=cursors.c[name])
+
+
+# Made once: to put a statement together takes SQLAlchemy as long as to run it.
+_MARK_SENT = (
+    update(messages)
+    .where(messages.c.uuid.in_(bindparam("uuids", expanding=True)), messages.c.status < MessageStatus.SENT)
+    .values(status=MessageStatus.SENT, send_at=bindparam("now"))
+    .returning(*_CHANGED)
+)
+_MOVE_CURSOR = (
+    update(cursors)
+    .where(cursors.c.user_id == bindparam("user"), cursors.c.conversation == bindparam("key"))
+    .values({name: _greatest(name) for name in ("sent_seq", "delivered_seq", "read_seq")})
+)
+_TOUCH = (
+    update(conversations)
+    .where(conversations.c.conversation.in_(bindparam("keys", expanding=True)))
+    .values(version=conversations.c.version + 1)
+    .returning(conversations.c.conversation, conversations.c.version)
+)
+_POSITIONS = (
+    select(cursors.c.conversation, cursors.c.sent_seq, conversations.c.last_seq)
+    .join(conversations, conversations.c.conversation == cursors.c.conversation)
+    .where(cursors.c.user_id == bindparam("user"))
+    .order_by(cursors.c.conversation)
+)
 
 
 def _change(row: _Row, status: MessageStatus, user_id: str) -> StatusChange:

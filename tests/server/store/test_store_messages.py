@@ -14,7 +14,7 @@ from kama.protocol import MessageStatus, MessageType, conversation_id, local_tim
 from kama.server.broker import Record
 from kama.server.store.database import Database
 from kama.server.store.messages import MessageStore
-from kama.server.store.pairs import select_by_pairs
+from kama.server.store.pairs import parameters_of, select_by_pairs
 from kama.server.store.progress import Progress, ProgressStore
 from kama.server.store.schema import conversations, cursors
 from kama.server.store.schema import messages as table
@@ -309,7 +309,8 @@ async def test_what_is_stored_is_looked_up_in_the_index_however_long_the_table(m
     """SQLite would rather read the whole table, 20 times a second."""
     await messages.insert_batch([build_record("U1", "U2", client_msg_id=str(number)) for number in range(50)])
     database = messages._database
-    query = select_by_pairs(database, [("U1", "7"), ("U1", "8"), ("U2", "7")], table.c.client_msg_id)
+    pairs = [("U1", "7"), ("U1", "8"), ("U2", "7")]
+    query = select_by_pairs(database, table.c.client_msg_id).params(**parameters_of(database, pairs))
     async with database.read() as connection:
         assert sorted((await connection.execute(query)).scalars()) == ["7", "8"]
         if database.is_sqlite:
