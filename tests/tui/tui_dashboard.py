@@ -28,7 +28,7 @@ class Dashboard:
         await self.source.taken()
         await self.pilot.pause()
         self.app.tick()
-        if asked := [worker for worker in self.app.workers if worker.name != "reader"]:
+        if asked := [worker for worker in self.app.workers if worker.group == "ask"]:
             await self.app.workers.wait_for_complete(asked)
         await self.pilot.pause()
 

@@ -49,6 +49,7 @@ class MonitorScreen(Screen[None]):
         super().__init__()
         self.faults_only = False
         self._drawn_ms = 0
+        self._is_whole = False
 
     @property
     def monitor(self) -> MonitorApp:
@@ -81,7 +82,12 @@ class MonitorScreen(Screen[None]):
     # --- what is shown
 
     def on_mount(self) -> None:
+        """All that is within is there by now, and not before."""
+        self._is_whole = True
         self.show(_ALL)
+
+    def on_unmount(self) -> None:
+        self._is_whole = False
 
     def on_screen_resume(self) -> None:
         self.show(_ALL)
@@ -91,7 +97,7 @@ class MonitorScreen(Screen[None]):
 
     def show(self, changes: Changes) -> None:
         """The state always; the data when it changed, or when ages have to move on."""
-        if self.query_one_optional(StatusBar) is None or self.query_one_optional(Footer) is None:
+        if not self._is_whole or self.query_one_optional(StatusBar) is None:
             return  # not there yet, or not any more
         feed, now_ms = self.feed, self.feed.now_ms()
         self._show_state(feed, now_ms)

@@ -96,7 +96,7 @@ class Form(ModalScreen[None]):
         self._tell("…", "")
         self._run({field.name: typed.value.strip() for field, typed in zip(self._fields, inputs, strict=True)})
 
-    @work(exclusive=True, exit_on_error=False)
+    @work(exclusive=True, group="ask", exit_on_error=False)
     async def _run(self, values: dict[str, str]) -> None:
         try:
             outcome = await self._submit(values)

@@ -73,7 +73,7 @@ class TraceScreen(MonitorScreen):
         found = self._timeline
         return found is None or not any(step.event.kind in ("delivered", "read", *FAILURES) for step in found.steps)
 
-    @work(exclusive=True, exit_on_error=False)
+    @work(exclusive=True, group="ask", exit_on_error=False)
     async def _ask(self) -> None:
         try:
             outcomes = await self.feed.request_all(Trace, uuid=self.uuid)

@@ -72,7 +72,7 @@ class UserScreen(MonitorScreen):
         self.query_one("#messages", LiveTable).update(mine[:_MESSAGES], now_ms)
         self.query_one("#user-title", Title).say(f"last {_MESSAGES} messages")
 
-    @work(exclusive=True, exit_on_error=False)
+    @work(exclusive=True, group="ask", exit_on_error=False)
     async def _ask(self) -> None:
         try:
             outcomes = await self.feed.request_all(User, user_id=self.user_id)
