@@ -32,10 +32,27 @@ class ServerFailed(Exception):
     """A server did not start, or did not end by itself."""
 
 
-class Server:
-    """A process in a new temporary folder, from `with` to its end; ended by its pid whatever happens."""
+class Process:
+    """One of this machine, by its `pid`, and what the kernel says it uses."""
 
     name = ""
+    pid: int
+
+    def cpu_seconds(self) -> float:
+        """User and system time of all its threads."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS
+
+    def resident_kib(self) -> int:
+        found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text())
+        if found is None:
+            raise ServerFailed(f"{self.name} has ended")
+        return int(found[1])
+
+
+class Server(Process):
+    """A process in a new temporary folder, from `with` to its end; ended by its pid whatever happens."""
+
     is_kama = False
     url = ""
 
@@ -91,25 +108,24 @@ class Server:
                 self._process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    # --- what it uses
-
-    def cpu_seconds(self) -> float:
-        """User and system time of all its threads."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS
-
-    def resident_kib(self) -> int:
-        found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text())
-        if found is None:
-            raise ServerFailed(f"{self.name} has ended")
-        return int(found[1])
-
 
 class BareServer(Server):
     name = "bare"
 
     def command(self) -> Sequence[str]:
         return [sys.executable, str(Path(__file__).with_name("bare_relay.py"))]
+
+
+class BusyNode(Server):
+    """A `benchmarks.busy_node`."""
+
+    name = "busy node"
+
+    def __init__(self, connections: int, rate: int) -> None:
+        self._load = ["--connections", str(connections), "--rate", str(rate)]
+
+    def command(self) -> Sequence[str]:
+        return [sys.executable, "-m", "benchmarks.busy_node", *self._load]
 
 
 class KamaServer(Server):
