@@ -113,15 +113,15 @@ class NodeClient:
 
     @contextlib.asynccontextmanager
     async def login(
-        self, user_id: str, *, device: str = "", post_only: bool = False, max_queue: int = 16
+        self, user_id: str, *, device: str = "", post_only: bool = False, **transport: Any
     ) -> AsyncIterator[Connection]:
-        """A WebSocket of that user, open within the block. It holds back the node once `max_queue` frames wait."""
+        """A WebSocket of that user, open within the block. `transport`: options of websockets' `connect`."""
         query = {"client_id": user_id}
         if device:
             query["device"] = device
         if post_only:
             query["post_only"] = "1"
-        async with self._upgraded(f"/wss?{urlencode(query)}", max_queue=max_queue) as connection:
+        async with self._upgraded(f"/wss?{urlencode(query)}", **transport) as connection:
             yield connection
 
     @contextlib.asynccontextmanager

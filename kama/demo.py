@@ -7,12 +7,14 @@ import contextlib
 import os
 import random
 import re
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from kama.chat_client import ChatClient
 from kama.client import Frame, NodeClient
@@ -50,8 +52,8 @@ _GROUP_SHARE = 0.15
 _READ_SHARE = 0.6
 _COMES_S, _GOES_S = (2.0, 8.0), (4.0, 15.0)
 # Slower than it is written to while somebody sends it long texts; then it has time to catch up.
-_SLOW_READ_S, _LONG_SEND_S, _LONG_TEXTS, _QUIET_S = 0.2, 0.08, 400, 45.0
-_LONG_TEXT = "a long text, " * 300
+_SLOW_READ_S, _LONG_SEND_S, _LONG_TEXTS, _QUIET_S = 0.3, 0.06, 120, 90.0
+_LONG_TEXT = "a long text, " * 3_000
 _START_S = 30.0
 _END_S = 10.0
 _LOOK_AGAIN_S = 0.05
@@ -111,10 +113,10 @@ class Crowd:
     async def _read_slowly(self, user_id: str) -> None:
         """Its queue can be seen to fill up, until the node has had enough of it; then it comes back."""
         while True:
-            with contextlib.suppress(KamaError):
+            with contextlib.suppress(KamaError, OSError):
                 async with (
                     NodeClient(self._server, self._token(user_id)) as node,
-                    node.login(user_id, device="slow-tv", max_queue=1) as connection,
+                    node.login(user_id, device="slow-tv", max_queue=1, sock=_small_socket(self._server)) as connection,
                 ):
                     while True:
                         await connection.receive()
@@ -161,6 +163,16 @@ class Crowd:
 
     def _token(self, user_id: str) -> Callable[[], str]:
         return lambda: self._issue(user_id, False)
+
+
+def _small_socket(server: str) -> socket.socket:
+    """A connected socket whose system keeps little for it: what it does not read waits at the node."""
+    parts = urlsplit(server)
+    small = socket.socket()
+    small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    small.connect((parts.hostname, parts.port))  # on this machine: at once, or not at all
+    small.setblocking(False)
+    return small
 
 
 # --- the node ------------------------------------------------------------------------------------------
