@@ -71,7 +71,7 @@ class Tokens:
         """Whose token it is, where nobody gave one."""
         if self.token_file is not None or find_token(None) is not None:
             return ""
-        return f"with a {self.role}'s token of 10 minutes, made from the local secret"
+        return f"with a token of 10 minutes as {self.role}, made from the local secret"
 
     def _keeper(self) -> TokenKeeper:
         hint = f"give a token: --token-file FILE, or KAMA_TOKEN; kama token {OPERATOR} --role {self.role} makes one"

@@ -239,7 +239,7 @@ def test_a_token_of_its_own_is_said(
 
     monkeypatch.delenv("KAMA_TOKEN")
     assert cli.run(["monitor", *flags]) == 0
-    assert drawn[0].token_note == f"with a {role}'s token of 10 minutes, made from the local secret"
+    assert drawn[0].token_note == f"with a token of 10 minutes as {role}, made from the local secret"
     assert KEEPER.verify(drawn[0].token()).role == role
 
 
