@@ -26,7 +26,8 @@ from kama.monitor.options import MonitorOptions
 from kama.tui.feed import Feed
 
 SIZES = ((80, 24), (120, 40))
-_WARM_UP_S = 5.0
+# By then the lists of the dashboard are full, and it has no more to lay out anew.
+_WARM_UP_S = 12.0
 _WINDOW_S = 2.0
 _PAUSE_S = 1.0  # after a watcher came or left
 _SAMPLE_S = 5.0
