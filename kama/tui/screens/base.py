@@ -216,12 +216,9 @@ class MonitorScreen(Screen[None]):
 
     def events(self, failures_only: bool = False) -> Sequence[Event]:
         """Newest first, those that the filter lets through."""
-        store = self.feed.store
-        return [
-            event
-            for event in reversed(store.failures if failures_only or self.faults_only else store.events)
-            if self.feed.predicate(event)
-        ]
+        store, passes = self.feed.store, self.feed.predicate
+        events = store.failures if failures_only or self.faults_only else store.events
+        return [event for event in reversed(events) if passes(event)]
 
     def draw_events(self, now_ms: int) -> None:
         self.query_one(EventList).update(self.events(), now_ms)

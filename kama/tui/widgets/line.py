@@ -56,7 +56,7 @@ class Line(Widget):
                 break
             segments.append(segment)
             left -= segment.cell_length
-        return Strip(segments).adjust_cell_length(width, base)
+        return Strip(segments).adjust_cell_length(width, base).simplify()
 
     def _ellipsis(self, text: str, ascii_only: bool) -> str:
         """A rule goes on for ever: nothing is missing where it ends."""

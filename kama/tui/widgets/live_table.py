@@ -10,7 +10,7 @@ from rich.segment import Segment
 from rich.style import Style
 from textual import events
 from textual.binding import Binding, BindingType
-from textual.geometry import Size
+from textual.geometry import Region, Size
 from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
@@ -128,6 +128,9 @@ class LiveTable(ScrollView, Generic[Row], can_focus=True):
         self._now_ms = 0
         self._cursor = 0
         self._cursor_id: Any = None
+        self._drawn: dict[int, Strip] = {}
+        self._base = Style.null()
+        self._shown: list[tuple[Column[Row], int]] = []
         if sort is not None:
             column = self._column(sort)
             self._order.sort(column.sort_by, column.descending)
@@ -158,7 +161,7 @@ class LiveTable(ScrollView, Generic[Row], can_focus=True):
         self._order.update(rows, now_ms)
         self._follow()
         self._resize()
-        self.refresh()
+        self._refresh_changed()
 
     def toggle_lock(self) -> bool:
         """Whether the rows now stay where they are."""
@@ -273,11 +276,35 @@ class LiveTable(ScrollView, Generic[Row], can_focus=True):
 
     # --- drawing
 
+    def _refresh_changed(self) -> None:
+        """Only the lines that look another way: what is drawn goes to a terminal that may be far away."""
+        if not self._drawn:
+            self.refresh()
+            return
+        self._prepare()
+        width, height = self.scrollable_content_region.size
+        for y in range(height):
+            if self._drawn.get(y) != self._strip(y):
+                self.refresh(Region(0, y, width, 1))
+
     def _layout(self) -> list[tuple[Column[Row], int]]:
         shown = [column for column in self.columns if column.name not in self.hidden]
         return columns_in(shown, self.scrollable_content_region.width)
 
+    def render_lines(self, crop: Region) -> list[Strip]:
+        self._prepare()
+        return super().render_lines(crop)
+
+    def _prepare(self) -> None:
+        """What all lines share: to find it out for each would cost more than to draw it."""
+        self._base = self.rich_style
+        self._shown = self._layout()
+
     def render_line(self, y: int) -> Strip:
+        strip = self._drawn[y] = self._strip(y)
+        return strip
+
+    def _strip(self, y: int) -> Strip:
         width = self.scrollable_content_region.width
         rows = self._order.rows
         if self._header and y == 0:
@@ -286,13 +313,13 @@ class LiveTable(ScrollView, Generic[Row], can_focus=True):
         if index < len(rows):
             return self._row_line(index, rows[index], width)
         if not rows and 0 <= index - 1 < len(self.hints):
-            return self._line([(f"  {self.hints[index - 1]}", self._style("dim"))], width, self.rich_style)
-        return Strip.blank(width, self.rich_style)
+            return self._line([(f"  {self.hints[index - 1]}", self._style("dim"))], width, self._base)
+        return Strip.blank(width, self._base)
 
     def _header_line(self, width: int) -> Strip:
         style = self.get_component_rich_style("table--header")
         parts = []
-        for column, room in self._layout():
+        for column, room in self._shown:
             title = column.title
             if column.name == self.sort_column:
                 title += " ▾" if self._order.descending else " ▴"
@@ -301,9 +328,9 @@ class LiveTable(ScrollView, Generic[Row], can_focus=True):
         return self._line(self._spaced(parts, style), width, style)
 
     def _row_line(self, index: int, row: Row, width: int) -> Strip:
-        base = self.rich_style
+        base = self._base
         parts = []
-        for column, room in self._layout():
+        for column, room in self._shown:
             cell = column.cell(row, self._now_ms)
             text, tone = cell if isinstance(cell, tuple) else (cell, "")
             parts.append((self._fitted(text, room, column.align), self._style(tone) if tone else base))
@@ -326,7 +353,7 @@ class LiveTable(ScrollView, Generic[Row], can_focus=True):
     def _line(self, parts: list[tuple[str, Style]], width: int, base: Style) -> Strip:
         if self.is_ascii:
             parts = [(to_ascii(text), style) for text, style in parts]
-        return Strip([Segment(text, style) for text, style in parts]).adjust_cell_length(width, base)
+        return Strip([Segment(text, style) for text, style in parts]).adjust_cell_length(width, base).simplify()
 
     def _style(self, tone: Tone) -> Style:
         return self.get_component_rich_style(f"table--{tone}")

@@ -60,4 +60,4 @@ class Spark(Widget):
                 for text, name in parts
             ]
         )
-        return strip.adjust_cell_length(width, self.rich_style)
+        return strip.adjust_cell_length(width, self.rich_style).simplify()
