@@ -12,7 +12,8 @@ from rich.cells import cell_len, set_cell_size
 
 from kama.text import sanitize
 
-Align = Literal["left", "right"]
+# `tail`: at the left, and of what is too long the end is kept, as of nodes' names, which differ in their ports.
+Align = Literal["left", "right", "tail"]
 _DAY_S = 86_400
 
 
@@ -28,7 +29,12 @@ def fit(text: str, width: int, align: Align = "left", ellipsis: str = "…") -> 
     if length > width:
         if width <= len(ellipsis):
             return set_cell_size(text, max(0, width))
-        return set_cell_size(text, width - len(ellipsis)) + ellipsis
+        room = width - len(ellipsis)
+        return (
+            ellipsis + set_cell_size(text[::-1], room)[::-1]
+            if align == "tail"
+            else set_cell_size(text, room) + ellipsis
+        )
     padding = " " * (width - length)
     return padding + text if align == "right" else text + padding
 

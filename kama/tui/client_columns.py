@@ -51,7 +51,7 @@ USER: Column[Client] = Column("user", "USER", 12, lambda client, now_ms: client.
                       sort_by=lambda client: client.user_id, descending=False)  # fmt: skip
 DEVICE: Column[Client] = Column("device", "DEVICE", 8, lambda client, now_ms: client.device, priority=3, grow=1,
                         sort_by=lambda client: client.device, descending=False)  # fmt: skip
-NODE: Column[Client] = Column("node", "NODE", 10, lambda client, now_ms: client.node, priority=6, grow=1)
+NODE: Column[Client] = Column("node", "NODE", 10, lambda client, now_ms: client.node, priority=6, grow=1, align="tail")
 QUEUE: Column[Client] = Column("queue", "QUEUE", 10, _queue, sort_by=lambda client: (client.depth, client.queued_bytes))
 HIGH: Column[Client] = Column("high", "HIGH", 6, lambda client, now_ms: number(client.high), priority=7, align="right",
                       sort_by=lambda client: client.high)  # fmt: skip
@@ -94,7 +94,7 @@ CLOSED: tuple[Column[Closed], ...] = (
     Column("time", "CLOSED AT", 9, lambda closed, now_ms: (clock(closed.until_ms), "dim")),
     Column("user", "USER", 12, lambda closed, now_ms: closed.user_id, grow=1),
     Column("device", "DEVICE", 8, lambda closed, now_ms: closed.device, priority=4, grow=1),
-    Column("node", "NODE", 10, lambda closed, now_ms: closed.node, priority=5, grow=1),
+    Column("node", "NODE", 10, lambda closed, now_ms: closed.node, priority=5, grow=1, align="tail"),
     Column("code", "CODE", 5, _code, align="right"),
     Column("reason", "REASON", 16, lambda closed, now_ms: closed.reason, grow=2),
     Column("lasted", "LASTED", 7, lambda closed, now_ms: span(closed.until_ms - closed.since_ms), priority=3,

@@ -17,7 +17,7 @@ COLUMNS: tuple[Column[Entry], ...] = (
     Column("kind", "KIND", 13, lambda entry, now_ms: (entry.kind, entry.tone)),
     Column("count", "COUNT", 6, lambda entry, now_ms: f"×{entry.count:,}" if entry.count > 1 else "", align="right"),
     Column("text", "WHAT", 34, lambda entry, now_ms: (entry.text, entry.tone), grow=1),
-    Column("node", "WHERE", 14, lambda entry, now_ms: (entry.node, "dim"), priority=1),
+    Column("node", "WHERE", 14, lambda entry, now_ms: (entry.node, "dim"), priority=1, align="tail"),
     Column("first", "FIRST", 8, lambda entry, now_ms: (clock(entry.first_ms), "dim"), priority=2),
 )
 

@@ -59,7 +59,7 @@ COLUMNS: tuple[Column[Message], ...] = (
     Column("status", "STATUS", 15, _status),
     Column("took", "TOOK", 6, _took, priority=1, align="right"),
     Column("age", "AGE", 6, lambda message, now_ms: span(now_ms - message.at_ms), priority=2, align="right"),
-    Column("node", "NODE", 14, lambda message, now_ms: (message.node, "dim"), priority=7),
+    Column("node", "NODE", 14, lambda message, now_ms: (message.node, "dim"), priority=7, align="tail"),
     Column("error", "ERROR", 12, lambda message, now_ms: (message.error, "bad"), priority=3, grow=2),
 )
 

@@ -65,8 +65,8 @@ def _uptime(row: NodeRow, now_ms: int) -> Cell:
 
 
 COLUMNS: tuple[Column[NodeRow], ...] = (
-    Column("node", "NODE", 14, lambda row, now_ms: row.node.name, grow=1, sort_by=lambda row: row.node.name,
-           descending=False),
+    Column("node", "NODE", 14, lambda row, now_ms: row.node.name, grow=1, align="tail",
+           sort_by=lambda row: row.node.name, descending=False),
     Column("state", "STATE", 12, _state, grow=3, sort_by=lambda row: row.node.state, descending=False),
     Column("online", "ONLINE", 7, lambda row, now_ms: number(row.node.connections), align="right",
            sort_by=lambda row: row.node.connections),

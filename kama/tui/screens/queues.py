@@ -56,7 +56,8 @@ def _rate(value: float | None) -> str:
 
 
 COLUMNS: tuple[Column[QueueRow], ...] = (
-    Column("node", "NODE", 12, lambda row, now_ms: (row.node + (" gone" if row.is_gone else ""), row.tone), grow=1),
+    Column("node", "NODE", 12, lambda row, now_ms: (row.node + (" gone" if row.is_gone else ""), row.tone), grow=1,
+           align="tail"),
     Column("queue", "QUEUE", 12, lambda row, now_ms: (row.queue, row.tone), grow=1),
     Column("depth", "DEPTH", 7, lambda row, now_ms: (number(row.depth), row.tone), align="right",
            sort_by=lambda row: row.depth),

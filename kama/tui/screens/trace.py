@@ -38,7 +38,7 @@ COLUMNS: tuple[Column[Step], ...] = (
     Column("delta", "Δ", 8, _delta, align="right"),
     Column("slowest", "", 9, _slowest, priority=2),
     Column("what", "WHAT", 40, lambda step, now_ms: describe(step.event), grow=1),
-    Column("node", "NODE", 14, lambda step, now_ms: (step.event.node, "dim"), priority=1),
+    Column("node", "NODE", 14, lambda step, now_ms: (step.event.node, "dim"), priority=1, align="tail"),
 )
 
 

@@ -50,7 +50,7 @@ COLUMNS: tuple[Column[Event], ...] = (
     Column("time", "TIME", 12, lambda event, now_ms: (clock(event.at_ms, True), "dim"), priority=2),
     Column("kind", "EVENT", 9, _kind),
     Column("text", "WHAT", 20, _text, grow=1),
-    Column("node", "NODE", 8, lambda event, now_ms: (event.node, "dim"), priority=4),
+    Column("node", "NODE", 8, lambda event, now_ms: (event.node, "dim"), priority=4, align="tail"),
 )
 
 
