@@ -113,10 +113,11 @@ async def test_a_client_that_reconnects_again_and_again_has_everything_once_and_
     running = asyncio.get_running_loop().create_task(client.run())
 
     async def cut_again_and_again() -> None:
-        while len(got) < 400:
+        for _ in range(5):
+            at, connects = len(got), client.connects
             for conn in node.node.registry.get("U2"):
                 conn.socket.transport.abort()  # type: ignore[attr-defined]
-            at = len(got)
+            await eventually(lambda connects=connects: client.connects > connects, seconds=30)
             await eventually(lambda at=at: len(got) > at + 10 or len(got) == 500, seconds=30)
 
     async with asyncio.TaskGroup() as group:
