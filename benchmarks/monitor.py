@@ -33,6 +33,8 @@ _PAUSE_S = 1.0  # after a watcher came or left
 _SAMPLE_S = 5.0
 _RSS_AT_S = 10.0
 _STARTS = 5
+# Both sides keep a quarter of an hour of history: until it is there, growth says nothing.
+_FULL_MIN = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,8 +195,9 @@ def growth(node: BusyNode, minutes: float) -> list[Figure]:
             resident["node"].append(node.resident_kib())
             time.sleep(_SAMPLE_S)
     warm = len(at) // 3
+    budget = 100.0 if minutes >= _FULL_MIN else None
     return [
-        Figure(f"{who} growth over {minutes:g} min", "KiB/min", [slope(at[warm:], kib[warm:])], 100.0)
+        Figure(f"{who} growth over {minutes:g} min", "KiB/min", [slope(at[warm:], kib[warm:])], budget)
         for who, kib in resident.items()
     ]
 
@@ -239,7 +242,7 @@ def main() -> int:
     parser.add_argument("--connections", type=int, default=5_000, help="of the node that the dashboard shows")
     parser.add_argument("--rate", type=int, default=2_000, help="messages a second on that node")
     parser.add_argument("--seconds", type=float, default=20.0, help="measured of a dashboard of each size")
-    parser.add_argument("--minutes", type=float, default=1.0, help="how long memory is looked at; 30 say more")
+    parser.add_argument("--minutes", type=float, default=1.0, help="how long memory is looked at; judged from 30 on")
     parser.add_argument("--turns", type=int, default=12, help="without and with a watcher, one after the other; even")
     parser.add_argument("--turn-seconds", type=float, default=8.0)
     parser.add_argument("--bench-rate", type=int, default=300, help="messages a second in these turns")

@@ -131,6 +131,7 @@ class LiveTable(ScrollView, Generic[Row], can_focus=True):
         self._drawn: dict[int, Strip] = {}
         self._base = Style.null()
         self._shown: list[tuple[Column[Row], int]] = []
+        self._tones: dict[Tone, Style] = {}
         if sort is not None:
             column = self._column(sort)
             self._order.sort(column.sort_by, column.descending)
@@ -299,6 +300,7 @@ class LiveTable(ScrollView, Generic[Row], can_focus=True):
         """What all lines share: to find it out for each would cost more than to draw it."""
         self._base = self.rich_style
         self._shown = self._layout()
+        self._tones.clear()
 
     def render_line(self, y: int) -> Strip:
         strip = self._drawn[y] = self._strip(y)
@@ -356,7 +358,9 @@ class LiveTable(ScrollView, Generic[Row], can_focus=True):
         return Strip([Segment(text, style) for text, style in parts]).adjust_cell_length(width, base).simplify()
 
     def _style(self, tone: Tone) -> Style:
-        return self.get_component_rich_style(f"table--{tone}")
+        if tone not in self._tones:
+            self._tones[tone] = self.get_component_rich_style(f"table--{tone}")
+        return self._tones[tone]
 
     @property
     def is_ascii(self) -> bool:
