@@ -31,7 +31,7 @@ install-dev: .venv/.stamp-dev
 test: install-dev ## Run all tests against the real services that can be had here
 	@exec $(BIN)/python scripts/services run $(SERVICES) -- $(BIN)/python scripts/test $(ARGS)
 
-drills: install-dev ## Break nodes, brokers, Redis and PostgreSQL under load, one after the other (ten minutes)
+drills: install-dev ## Break nodes, brokers, Redis and PostgreSQL under load, one after the other, and fuzz (a quarter of an hour)
 	@exec $(BIN)/python scripts/services run $(SERVICES) -- $(BIN)/pytest -m drill $(ARGS)
 
 check: style lint types imports collect ## Check format, lint, types, import rules, and that the tests load
