@@ -81,6 +81,10 @@ class MessageBroker(Protocol):
         """Raises Busy when there is no room within `timeout` seconds, or when the broker is closed."""
         ...
 
+    def publish_now(self, record: Record) -> bool:
+        """Publish without waiting. False when that cannot be, and nothing was done. Raises Busy when closed."""
+        ...
+
     def batches(self) -> AsyncIterator[Sequence[Record]]:
         """Ends after `close`, once everything that was published has been handed over."""
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Collection, Sequence
 
 from kama.errors import Busy
@@ -21,8 +22,9 @@ class ChannelBroker:
     def __init__(self, size: int) -> None:
         self._records: list[Record] = []
         self._in_hand = 0
-        # A semaphore and not asyncio.Queue: it serves waiters in order, a queue lets late comers pass them.
-        self._room = asyncio.Semaphore(size)
+        self._size = size
+        # Who waits, in order: asyncio.Queue would let late comers pass them.
+        self._waiting: OrderedDict[asyncio.Future[bool], Record] = OrderedDict()
         self._wake = asyncio.Event()
         self._closed = False
 
@@ -34,24 +36,40 @@ class ChannelBroker:
         """Nothing to start: the queue is there."""
 
     async def publish(self, record: Record, timeout: float) -> None:
-        self._refuse_when_closed()
-        if self._room.locked():
-            try:
-                async with asyncio.timeout(timeout):
-                    await self._room.acquire()
-            except TimeoutError:
+        if self.publish_now(record):
+            return
+        entered: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting[entered] = record
+        try:
+            async with asyncio.timeout(timeout):
+                await entered
+        except TimeoutError:
+            if entered.cancelled():
                 raise Busy(f"the transmit queue has been full for {timeout:g} s: try again later") from None
-        else:
-            await self._room.acquire()
-        if self._closed:
-            self._room.release()  # the next one that waits is to be told as well, and now
+        finally:
+            self._waiting.pop(entered, None)
+        if not entered.result():
+            raise _closed()
+
+    def publish_now(self, record: Record) -> bool:
         self._refuse_when_closed()
+        if self._waiting or len(self._records) >= self._size:
+            return False
         self._records.append(record)
         self._wake.set()
+        return True
+
+    def _let_in(self) -> None:
+        """Those who wait, as many as there is room for."""
+        while self._waiting and len(self._records) < self._size:
+            entered, record = self._waiting.popitem(last=False)
+            if not entered.done():
+                self._records.append(record)
+                entered.set_result(True)
 
     def _refuse_when_closed(self) -> None:
         if self._closed:
-            raise Busy("the node is shutting down: send it again to a running node")
+            raise _closed()
 
     async def batches(self) -> AsyncIterator[Sequence[Record]]:
         while True:
@@ -62,13 +80,15 @@ class ChannelBroker:
                 await self._wake.wait()
             batch, self._records = self._records, []
             self._in_hand = len(batch)
-            for _ in batch:
-                self._room.release()
+            self._let_in()
             yield batch
             self._in_hand = 0
 
     async def close(self) -> None:
         self._closed = True
+        for entered in self._waiting:
+            if not entered.done():
+                entered.set_result(False)
         self._wake.set()
 
     async def forward(self, node: str, payload: bytes) -> None:
@@ -89,3 +109,7 @@ class ChannelBroker:
 
     async def stop(self) -> None:
         """Nothing to stop: the queue goes with the process."""
+
+
+def _closed() -> Busy:
+    return Busy("the node is shutting down: send it again to a running node")

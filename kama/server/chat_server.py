@@ -129,23 +129,49 @@ class ChatServer:
 
         Raises BadFrame, Forbidden, NoSuchGroup, RateLimited, and Busy when there was no room in time.
         """
-        self._check(request, sender)
-        ephemeral = request.type == MessageType.AUDIO_OR_VIDEO and not is_stored_signal(request)
-        wait = self._buckets.take(sender.user_id)
+        ephemeral = self._check(request, sender)
+        self._take_token(sender.user_id)
+        if request.receive_id[0] == "G":
+            self._check_member(request, await self._membership.members(request.receive_id))
+        record = _record(request, await self._uuid(request), ephemeral, settle)
+        await self._broker.publish(record, self._publish_timeout)
+        self._note_accepted(record, connection)
+        return record
+
+    def accept_now(self, request: ChatMessageRequest, sender: Identity, settle: Settle, connection: str = "") -> bool:
+        """`accept`, when nothing has to be waited for. False: nothing was done, `accept` it. Raises the same."""
+        if self._retries is not None and request.client_msg_id is not None:
+            return False
+        ephemeral = self._check(request, sender)
+        if request.receive_id[0] == "G":
+            members = self._membership.known(request.receive_id)
+            if members is None:
+                return False
+            self._take_token(sender.user_id)
+            self._check_member(request, members)
+        else:
+            self._take_token(sender.user_id)
+        record = _record(request, self._ids.next(), ephemeral, settle)
+        if not self._broker.publish_now(record):
+            self._buckets.give_back(sender.user_id)
+            return False
+        self._note_accepted(record, connection)
+        return True
+
+    def _note_accepted(self, record: Record, connection: str) -> None:
+        self.counters.accepted += 1
+        self.mark.see(self._broker.depth)
+        request = record.request
+        size = len(request.content) + len(request.av_data)
+        self._journal.accepted(
+            record.uuid, record.key, request.send_id, request.receive_id, request.type, size, connection
+        )
+
+    def _take_token(self, user_id: str) -> None:
+        wait = self._buckets.take(user_id)
         if wait > 0:
             self.counters.rate_limited += 1
             raise RateLimited("more messages than limits.messages_per_second and limits.burst", retry_after=wait)
-        if request.receive_id[0] == "G":
-            await self._check_member(request)
-        uuid = await self._uuid(request)
-        key = conversation_id(request.send_id, request.receive_id)
-        record = Record(key, request, uuid, timestamp_ms(uuid), ephemeral, settle)
-        await self._broker.publish(record, self._publish_timeout)
-        self.counters.accepted += 1
-        self.mark.see(self._broker.depth)
-        size = len(request.content) + len(request.av_data)
-        self._journal.accepted(uuid, key, request.send_id, request.receive_id, request.type, size, connection)
-        return record
 
     async def _uuid(self, request: ChatMessageRequest) -> int:
         """A new id, or for a retry the one of the first try."""
@@ -156,7 +182,8 @@ class ChatServer:
         self._retries.remember(key, uuid)
         return uuid
 
-    def _check(self, request: ChatMessageRequest, sender: Identity) -> None:
+    def _check(self, request: ChatMessageRequest, sender: Identity) -> bool:
+        """Whether it is ephemeral: a call signal that is not stored."""
         if not sender.may_act_for(request.send_id):
             raise Forbidden(f"expected send_id {sender.user_id}, got {request.send_id}", field="send_id")
         size = len(request.content) + len(request.av_data)
@@ -165,9 +192,9 @@ class ChatServer:
                 f"expected at most {self._file_max_size} characters of content and av_data, got {size}",
                 field="content" if request.content else "av_data",
             )
+        return request.type == MessageType.AUDIO_OR_VIDEO and not is_stored_signal(request)
 
-    async def _check_member(self, request: ChatMessageRequest) -> None:
-        members = await self._membership.members(request.receive_id)
+    def _check_member(self, request: ChatMessageRequest, members: Collection[str] | None) -> None:
         if members is None:
             raise NoSuchGroup(f"there is no group {request.receive_id}", field="receive_id")
         if request.send_id not in members:
@@ -310,3 +337,8 @@ class ChatServer:
         if isinstance(outcome, KamaError):
             raise outcome
         return outcome
+
+
+def _record(request: ChatMessageRequest, uuid: int, ephemeral: bool, settle: Settle) -> Record:
+    key = conversation_id(request.send_id, request.receive_id)
+    return Record(key, request, uuid, timestamp_ms(uuid), ephemeral, settle)

@@ -192,6 +192,10 @@ class KafkaBroker:
 
     # --- publish
 
+    def publish_now(self, record: Record) -> bool:
+        """What Kafka takes is always waited for."""
+        return False
+
     async def publish(self, record: Record, timeout: float) -> None:
         """Returns once the record is on its way. Its sender is told when Kafka has it, or at `timeout` that it has not.
 

@@ -37,6 +37,12 @@ class TokenBuckets:
         self._buckets[key] = (tokens - 1.0, now)
         return 0.0
 
+    def give_back(self, key: str) -> None:
+        """One token that was taken just now, and not used."""
+        if self._rate > 0:
+            tokens, at = self._buckets[key]
+            self._buckets[key] = (tokens + 1.0, at)
+
     def _prune(self, now: float) -> None:
         """Forget whoever is full again; the others are owed their limit.
 

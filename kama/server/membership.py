@@ -25,6 +25,10 @@ class Membership:
         self._changing: Counter[str] = Counter()
         self._changed = 0
 
+    def known(self, group_id: str) -> frozenset[str] | None:
+        """The members, as far as memory has them now; None says nothing about the group."""
+        return self._known.get(group_id)
+
     async def members(self, group_id: str) -> frozenset[str] | None:
         known = self._known.get(group_id)
         if known is not None:

@@ -187,3 +187,38 @@ def test_whatever_was_published_comes_out_once_and_in_each_senders_order(
             assert own == sorted(own)
 
     asyncio.run(scenario())
+
+
+async def test_a_record_that_finds_room_is_published_without_waiting() -> None:
+    broker = ChannelBroker(1)
+    assert broker.publish_now(record := build_record())
+    assert await anext(broker.batches()) == [record]
+
+
+async def test_publishing_now_does_nothing_when_it_would_have_to_wait() -> None:
+    broker = ChannelBroker(1)
+    await broker.publish(build_record(), 1)
+    assert not broker.publish_now(build_record())
+    assert broker.depth == 1
+
+
+async def test_publishing_now_does_not_pass_those_who_wait() -> None:
+    broker = ChannelBroker(2)
+    first = [build_record(), build_record()]
+    for record in first:
+        await broker.publish(record, 1)
+    waiting = [spawn(broker.publish(build_record(), 5), name="waiting") for _ in range(3)]
+    await asyncio.sleep(0)
+    batches = broker.batches()
+    assert await anext(batches) == first
+    assert not broker.publish_now(build_record())
+    assert len(await anext(batches)) == 2
+    await asyncio.wait(waiting)
+    assert broker.publish_now(build_record())
+
+
+async def test_publishing_now_after_closing_is_refused() -> None:
+    broker = ChannelBroker(1)
+    await broker.close()
+    with pytest.raises(Busy, match="shutting down"):
+        broker.publish_now(build_record())

@@ -118,6 +118,10 @@ class House:
         request = build_request(send_id, receive_id, **fields)
         return await self.server.accept(request, identity_of(send_id), self.settle)
 
+    def send_now(self, send_id: str = "U1", receive_id: str = "U2", **fields: Any) -> bool:
+        request = build_request(send_id, receive_id, **fields)
+        return self.server.accept_now(request, identity_of(send_id), self.settle)
+
     def settle(self, record: Record, outcome: Stored | KamaError) -> None:
         self.settled.append((record.request.content, outcome))
 
@@ -351,6 +355,56 @@ async def test_when_the_queue_is_full_the_sender_is_told_to_try_again(database: 
     await house.server.start()
     await house.idle()
     assert await house.contents() == ["first"]
+    await house.server.close(timeout=5)
+
+
+# --- accepted without waiting
+
+
+async def test_what_is_accepted_now_is_stored_delivered_and_settled(house: House) -> None:
+    receiver = house.login("U2")
+    assert house.send_now(content="hello", client_msg_id="c")
+    await house.idle()
+    assert receiver.contents == await house.contents() == ["hello"]
+    assert [content for content, _ in house.settled] == ["hello"]
+    assert house.server.counters.accepted == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [({"content": "x" * 101}, BadFrame), ({"type": 3, "av_data": "no JSON"}, BadFrame)],
+    ids=["too long", "no signal"],
+)
+async def test_what_may_not_be_sent_is_refused_now(
+    house: House, fields: dict[str, Any], error: type[KamaError]
+) -> None:
+    with pytest.raises(error):
+        house.send_now(**fields)
+
+
+async def test_for_a_group_that_is_not_in_memory_it_has_to_wait(house: House) -> None:
+    await house.groups.create("G1", "U1", ["U2"], "")
+    assert not house.send_now("U1", "G1")
+    assert house.server.depth == 0
+    await house.membership.members("G1")
+    assert house.send_now("U1", "G1")
+    with pytest.raises(Forbidden, match="not a member"):
+        house.send_now("U3", "G1")
+
+
+async def test_a_message_that_has_to_wait_takes_no_token_yet(database: Database) -> None:
+    house = House(database, size=1, rate=0.001, timeout=0.01)
+    assert house.send_now(content="first")
+    for _ in range(3):
+        assert not house.send_now(content="waits")
+    await house.server.start()
+    await house.idle()
+    assert house.send_now(content="second")
+    with pytest.raises(RateLimited):
+        house.send_now(content="third")
+    assert house.server.counters.rate_limited == 1
+    await house.idle()
+    assert await house.contents() == ["first", "second"]
     await house.server.close(timeout=5)
 
 

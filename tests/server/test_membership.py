@@ -36,6 +36,17 @@ async def test_a_group_is_read_once() -> None:
     assert groups.loads == 1
 
 
+async def test_what_is_known_is_told_without_asking_the_store() -> None:
+    groups = Groups(G1={"U1"})
+    membership = Membership(groups.load)
+    assert membership.known("G1") is None
+    await membership.members("G1")
+    assert membership.known("G1") == {"U1"}
+    membership.forget("G1")
+    assert membership.known("G1") is None
+    assert groups.loads == 1
+
+
 async def test_a_group_that_is_not_there_is_asked_for_again() -> None:
     groups = Groups()
     membership = Membership(groups.load)
