@@ -154,7 +154,7 @@ class KamaServer(Server):
             "KAMA_LIMITS__MESSAGES_PER_SECOND": "0",
             "KAMA_LOG__LEVEL": "warning",
             "KAMA_SERVER__WEBSOCKET": self._websocket,
-            "KAMA_STORE__SYNCHRONOUS": self._synchronous,
+            "KAMA_STORE__DURABILITY": "disk" if self._synchronous == "full" else "process",
             "KAMA_STORE__URL": f"sqlite+aiosqlite:///{self.database}",
         }
 

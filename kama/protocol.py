@@ -5,6 +5,7 @@ JSON in and out through msgspec. Key names and their order are KamaChat's; what 
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import time
@@ -80,7 +81,13 @@ def participants(conversation: str) -> tuple[str, str] | None:
 
 def local_time(ms: int) -> str:
     """`YYYY-MM-DD HH:MM:SS` in the node's local time, as KamaChat writes it."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(ms / 1000))
+    return _local_second(ms // 1000)
+
+
+@functools.lru_cache(1024)
+def _local_second(second: int) -> str:
+    """The messages of one second are many, and the C library takes its time."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
 
 
 # --- from the client -----------------------------------------------------------------------------------

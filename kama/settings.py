@@ -122,8 +122,8 @@ class StoreSettings(_Section):
     url: Annotated[str, AfterValidator(_database_url)] = Field(
         "", description="The database (sqlite+aiosqlite or postgresql+asyncpg); empty: SQLite in the data folder"
     )
-    synchronous: Literal["normal", "full"] = Field(
-        "normal", description="SQLite: what was acked survives kill -9 (normal), and a power cut too (full)"
+    durability: Literal["process", "disk"] = Field(
+        "process", description="SQLite: what was acked survives kill -9 (process), and a power cut too (disk)"
     )
     connections: int = Field(8, ge=2, le=1000, description="PostgreSQL: this node's connections, one of which writes")
 

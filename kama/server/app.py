@@ -40,6 +40,7 @@ from kama.server.snowflake import NODE_MAX, Snowflake
 from kama.server.status import StatusWriter
 from kama.server.store.database import Database
 from kama.server.store.groups import GroupStore
+from kama.server.store.logged import LoggedDatabase, LoggedMessages, LoggedProgress
 from kama.server.store.messages import MessageStore
 from kama.server.store.progress import ProgressStore
 from kama.server.watch import Watchers
@@ -70,10 +71,8 @@ class Node:
         self.tokens = tokens
         self.journal = Journal()
         self.watchers = Watchers()
-        self.database = Database(settings.store.url, settings.store.synchronous, settings.store.connections)
-        self.messages = MessageStore(self.database)
+        self.database, self.messages, self.progress = _stores(settings)
         self.groups = GroupStore(self.database)
-        self.progress = ProgressStore(self.database)
         self.cache = HistoryCache(_cache_backend(settings))
         self.history = HistoryReader(self.messages, self.cache, settings.cache.max_messages)
         self.membership = Membership(self.groups.member_ids)
@@ -239,6 +238,17 @@ class Node:
         await self.cache.close()
         await self.database.close()
         log.info("ended", node=self.name)
+
+
+def _stores(settings: Settings) -> tuple[Database, MessageStore, ProgressStore]:
+    """A node alone with its SQLite logs what it accepts, and has the store follow; elsewhere Kafka is the log, or
+    other nodes write to the same database."""
+    url, durability = settings.store.url, settings.store.durability
+    if settings.node.mode == "channel" and url.startswith("sqlite"):
+        logged = LoggedDatabase(url, durability)
+        return logged, LoggedMessages(logged), LoggedProgress(logged)
+    database = Database(url, "full" if durability == "disk" else "normal", settings.store.connections)
+    return database, MessageStore(database), ProgressStore(database)
 
 
 def _broker(settings: Settings, name: str, journal: Journal) -> MessageBroker:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from kama.errors import KamaError
 from kama.monitor_protocol import Partition
 from kama.protocol import ChatMessageRequest
 
 
-@dataclass(slots=True)
-class Stored:
+class Stored(Struct, gc=False):
     """Where a record ended: a duplicate points at the message that was there first."""
 
     uuid: int
@@ -21,8 +21,7 @@ class Stored:
     duplicate: bool = False
 
 
-@dataclass(slots=True)
-class Record:
+class Record(Struct):
     """One accepted message on its way to the store. `key` is its conversation: what shares it keeps its order.
 
     `settle` is told once what became of the record, by whoever can promise it.

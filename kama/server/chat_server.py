@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -19,7 +19,6 @@ from kama.errors import Busy, DatabaseFailed, Forbidden, KamaError, NoSuchGroup,
 from kama.protocol import (
     BadFrame,
     ChatMessageRequest,
-    Message,
     MessageType,
     conversation_id,
     is_stored_signal,
@@ -31,6 +30,7 @@ from kama.server.delivery import Delivery, signal_frame
 from kama.server.events import Journal
 from kama.server.limits import TokenBuckets
 from kama.server.membership import Membership
+from kama.server.message_back import MessageBack
 from kama.server.peers import Delivered, Event, Peers, Signalled
 from kama.server.retries import Retries
 from kama.server.snowflake import Snowflake, timestamp_ms
@@ -210,42 +210,41 @@ class ChatServer:
             placed = iter(await self._store_all(kept))
             elsewhere: list[tuple[Collection[str], Event]] = []
             for number, record in enumerate(batch, 1):
-                outcome, message = (None, None) if record.ephemeral else next(placed)
                 try:
-                    elsewhere += await self._hand_out(record, outcome, message)
+                    if record.ephemeral:
+                        self._signal(record, elsewhere)
+                    else:
+                        outcome, back = next(placed)
+                        if back is not None:
+                            users = self._delivery.deliver_now(back)
+                            if users is None:
+                                users = await self._deliver(back)
+                            if self._peers.are_there:
+                                elsewhere.append((users, Delivered(back.conversation, Raw(back.frame))))
+                        record.settled(outcome)
                 except Exception as error:
                     # A fault of ours with one message: it is stored, and must not stop those behind it.
                     log.error("message not handed out", uuid=record.uuid, exc_info=error)
                 if number % _YIELD_EVERY == 0:
                     await asyncio.sleep(0)
-            await self._peers.tell(elsewhere)
+            if elsewhere:
+                await self._peers.tell(elsewhere)
 
-    async def _hand_out(
-        self, record: Record, outcome: Stored | KamaError | None, message: Message | None
-    ) -> list[tuple[Collection[str], Event]]:
-        """Deliver here first, then tell the sender. Gives what other nodes are to be told, and of which users."""
-        if outcome is None:
-            self.counters.ephemeral += 1
-            reached = self._delivery.deliver_ephemeral(record)
-            record.settled(Stored(record.uuid, record.key, 0))
-            if not self._peers.are_there:
-                if not reached:
-                    self._journal.undeliverable(record.uuid, record.request.receive_id)
-                return []
-            receiver = record.request.receive_id
-            return [((receiver,), Signalled(receiver, Raw(signal_frame(record))))]
-        told: list[tuple[Collection[str], Event]] = []
-        if message is not None and isinstance(outcome, Stored):
-            users = await self._deliver(outcome.conversation, message)
-            if self._peers.are_there:
-                told.append((users, Delivered(outcome.conversation, message)))
-        record.settled(outcome)
-        return told
+    def _signal(self, record: Record, elsewhere: list[tuple[Collection[str], Event]]) -> None:
+        """A call signal that nobody stores: to its receiver, here or on another node."""
+        self.counters.ephemeral += 1
+        reached = self._delivery.deliver_ephemeral(record)
+        record.settled(Stored(record.uuid, record.key, 0))
+        receiver = record.request.receive_id
+        if self._peers.are_there:
+            elsewhere.append(((receiver,), Signalled(receiver, Raw(signal_frame(record)))))
+        elif not reached:
+            self._journal.undeliverable(record.uuid, receiver)
 
-    async def _store_all(self, records: Sequence[Record]) -> list[tuple[Stored | KamaError, Message | None]]:
+    async def _store_all(self, records: Sequence[Record]) -> Iterable[tuple[Stored | KamaError, MessageBack | None]]:
         """Stored or refused for good, however long it takes; one bad record does not hold up the others."""
         if not records:
-            return []
+            return ()
         try:
             batch = await self._insert(records)
         except Exception as error:
@@ -256,8 +255,9 @@ class ChatServer:
             self._journal.not_stored(records[0].uuid, records[0].key, type(error).__name__)
             return [(DatabaseFailed("the message cannot be stored: it was dropped, and nobody got it"), None)]
         self._count(records, batch)
-        self._update_cache(batch)
-        return list(zip(batch.outcomes, batch.messages, strict=True))
+        for key, messages in batch.fresh.items():
+            self._cache.submit(key, batch.versions[key], messages=messages)
+        return zip(batch.outcomes, batch.backs, strict=True)
 
     async def _insert(self, records: Sequence[Record]) -> Batch:
         """Raises what trying again does not mend."""
@@ -295,25 +295,17 @@ class ChatServer:
         self.counters.duplicates += duplicates
         self.counters.stored += count - duplicates
 
-    def _update_cache(self, batch: Batch) -> None:
-        by_conversation: dict[str, list[Message]] = {key: [] for key in batch.versions}
-        for outcome, message in zip(batch.outcomes, batch.messages, strict=True):
-            if message is not None and not outcome.duplicate:
-                by_conversation[outcome.conversation].append(message)
-        for key, messages in by_conversation.items():
-            self._cache.submit(key, batch.versions[key], messages=messages)
-
-    async def _deliver(self, conversation: str, message: Message) -> Collection[str]:
-        """Who is online gets it now. While the members of its group cannot be read, everything waits for that:
-        a later message must not overtake it. Gives whom it concerns."""
+    async def _deliver(self, back: MessageBack) -> Collection[str]:
+        """While the members of its group cannot be read, everything waits for that: a later message must not
+        overtake it. Gives whom it concerns."""
         delay = _RETRY_FIRST
         while True:
             try:
-                return await self._delivery.deliver(conversation, message)
+                return await self._delivery.deliver(back)
             except Exception as error:
                 if not is_transient(error):
                     raise
-                log.warning("message not delivered: trying again", uuid=message.uuid, error=repr(error))
+                log.warning("message not delivered: trying again", uuid=back.uuid, error=repr(error))
             await asyncio.sleep(delay)
             delay = min(delay * 2, _RETRY_MAX)
 

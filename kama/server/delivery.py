@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from kama.protocol import Message, build_message, encode
+from kama.protocol import build_message, encode
 from kama.server.broker import Record
 from kama.server.events import Journal
 from kama.server.membership import Membership
-from kama.server.message_back import MessageBack, message_back
+from kama.server.message_back import MessageBack
 from kama.server.registry import ClientRegistry
 
 
@@ -20,31 +20,38 @@ class Delivery:
         self.offered = 0
         self.ephemeral_dropped = 0
 
-    async def deliver(self, conversation: str, message: Message) -> Collection[str]:
+    async def deliver(self, back: MessageBack) -> Collection[str]:
         """To every connection here of every member of a group; of a pair, the receiver's and the sender's.
 
         Gives these users, wherever they are.
         """
-        back: MessageBack | None = None
-        users = await self._recipients(message)
+        users = self._recipients(back)
+        if users is None:
+            users = await self._membership.members(back.receive_id) or ()
+        return self._offer(back, users)
+
+    def deliver_now(self, back: MessageBack) -> Collection[str] | None:
+        """The same, without waiting. None: nothing was done, for the members of its group have to be read."""
+        users = self._recipients(back)
+        return None if users is None else self._offer(back, users)
+
+    def _recipients(self, back: MessageBack) -> Collection[str] | None:
+        receive_id, send_id = back.receive_id, back.send_id
+        if receive_id[0] == "G":
+            return self._membership.known(receive_id)
+        return (receive_id,) if send_id == receive_id else (receive_id, send_id)
+
+    def _offer(self, back: MessageBack, users: Collection[str]) -> Collection[str]:
         online = depth = 0
+        connections_of = self._registry.get
         for user_id in users:
-            for conn in self._registry.get(user_id):
-                if back is None:
-                    back = message_back(conversation, message, live=True)
+            for conn in connections_of(user_id):
                 conn.offer(back)
                 online += 1
                 depth = max(depth, conn.depth)
         self.offered += online
-        self._journal.routed(int(message.uuid), conversation, message.seq, len(users), online, depth)
+        self._journal.routed(back.uuid, back.conversation, back.seq, len(users), online, depth)
         return users
-
-    async def _recipients(self, message: Message) -> Collection[str]:
-        if message.receive_id[0] == "G":
-            return await self._membership.members(message.receive_id) or ()
-        if message.send_id == message.receive_id:
-            return (message.receive_id,)
-        return (message.receive_id, message.send_id)
 
     def deliver_ephemeral(self, record: Record) -> bool:
         """A call signal that nobody stores: to the receiver's connections, if they are there and have room.

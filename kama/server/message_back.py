@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
 
-from kama.protocol import Message, MessageType, encode
+from kama.protocol import Message, MessageStatus, MessageType, encode
 
 
-@dataclass(frozen=True, slots=True)
-class MessageBack:
-    """`echo`: whether the sender sees it too (call signals are for the receiver alone). `note`: to oneself.
-
-    `pulled`: the client asked for it, whatever it was pushed before. `live`: straight from its storing, not read back.
+class MessageBack(Struct, gc=False):
+    """`frame` is the message in JSON. `pulled`: the client asked for it, whatever it was pushed before. `live`:
+    straight from its storing, not read back. `unsent`: it has not reached a socket of a receiver, as far as is known.
     """
 
     frame: bytes
@@ -19,31 +18,75 @@ class MessageBack:
     conversation: str
     seq: int
     send_id: str
-    accepted_ms: int = 0
-    echo: bool = True
-    note: bool = False
+    receive_id: str
+    type: int
+    accepted_ms: int
+    has_client_id: bool
+    unsent: bool = True
     pulled: bool = False
     live: bool = False
 
     def is_shown_to(self, user_id: str) -> bool:
-        return self.echo or self.pulled or user_id != self.send_id
+        """The sender sees it too, but call signals are for the receiver alone."""
+        return (
+            user_id != self.send_id
+            or self.type != MessageType.AUDIO_OR_VIDEO
+            or self.pulled
+            or self.receive_id == user_id
+        )
 
     def counts_as_sent_to(self, user_id: str) -> bool:
         """The sender's own echo does not count, but a note to oneself has no other receiver."""
-        return self.note or user_id != self.send_id
+        return user_id != self.send_id or self.receive_id == user_id
 
 
-def message_back(conversation: str, message: Message, *, pulled: bool = False, live: bool = False) -> MessageBack:
-    note = message.send_id == message.receive_id
+def message_back(
+    conversation: str, message: Message, *, frame: bytes | None = None, pulled: bool = False, live: bool = False
+) -> MessageBack:
+    """`frame`: the message in JSON, where somebody has it already."""
     return MessageBack(
-        encode(message),
+        encode(message) if frame is None else frame,
         int(message.uuid),
         conversation,
         message.seq,
         message.send_id,
+        message.receive_id,
+        message.type,
         message.created_ms,
-        echo=note or message.type != MessageType.AUDIO_OR_VIDEO,
-        note=note,
-        pulled=pulled,
-        live=live,
+        message.client_msg_id is not UNSET,
+        message.status == MessageStatus.UNSENT,
+        pulled,
+        live,
+    )
+
+
+class _Head(Struct):
+    """Of a message in JSON, what it takes to pass it on."""
+
+    uuid: str
+    seq: int
+    send_id: str
+    receive_id: str
+    type: int
+    created_ms: int
+    client_msg_id: str | UnsetType = UNSET
+
+
+_decode_head = msgspec.json.Decoder(_Head).decode
+
+
+def passed_on(conversation: str, frame: bytes) -> MessageBack:
+    """A message as another node has just stored it. Raises msgspec.MsgspecError."""
+    head = _decode_head(frame)
+    return MessageBack(
+        frame,
+        int(head.uuid),
+        conversation,
+        head.seq,
+        head.send_id,
+        head.receive_id,
+        head.type,
+        head.created_ms,
+        head.client_msg_id is not UNSET,
+        live=True,
     )

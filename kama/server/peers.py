@@ -10,12 +10,13 @@ import structlog
 from msgspec import Raw, Struct
 
 from kama.errors import TooLarge
-from kama.protocol import Message, encode
+from kama.protocol import encode
 from kama.server.broker import MessageBroker
 from kama.server.delivery import Delivery
 from kama.server.directory import Directory
 from kama.server.events import Journal
 from kama.server.membership import Membership
+from kama.server.message_back import passed_on
 from kama.server.registry import ClientRegistry
 from kama.server.tasks import cancel, spawn
 from kama.server.traffic import HighMark
@@ -29,10 +30,10 @@ _BYTES = 256 << 10
 
 
 class Delivered(Struct, tag="message"):
-    """A stored message for the connections of its recipients."""
+    """A stored message, in JSON, for the connections of its recipients."""
 
     conversation: str
-    message: Message
+    message: Raw
 
 
 class Signalled(Struct, tag="signal"):
@@ -152,14 +153,9 @@ class Peers:
             for node in nodes:
                 boxes.setdefault(node, []).append(event)
             if nodes and isinstance(event, Delivered):
-                message = event.message
-                self._journal.routed(
-                    int(message.uuid),
-                    event.conversation,
-                    message.seq,
-                    len(concerned or ()),
-                    text=", ".join(sorted(nodes)),
-                )
+                back = passed_on(event.conversation, event.message)
+                text = ", ".join(sorted(nodes))
+                self._journal.routed(back.uuid, back.conversation, back.seq, len(concerned or ()), text=text)
         await asyncio.gather(*(self._fill(node, box) for node, box in boxes.items()))
 
     async def _fill(self, node: str, box: Iterable[Event]) -> None:
@@ -221,7 +217,7 @@ class Peers:
     async def _take(self, event: Event) -> None:
         match event:
             case Delivered():
-                await self._delivery.deliver(event.conversation, event.message)
+                await self._delivery.deliver(passed_on(event.conversation, bytes(event.message)))
             case Signalled():
                 self._delivery.signal(event.user_id, bytes(event.frame))
             case Notified():

@@ -62,7 +62,7 @@ class StatusWriter:
     def mark_sent(self, user_id: str, back: MessageBack, advance: bool, connection: str = "") -> None:
         """`back` was written to a socket of `user_id`; `advance`: and so was everything before it."""
         if back.counts_as_sent_to(user_id) and back.uuid not in self._next.sent:
-            self._next.sent[back.uuid] = user_id
+            self._next.sent[back.uuid] = (user_id, back)
             if back.uuid not in self._in_hand.sent:
                 self._journal.written(back.uuid, user_id, connection, back.accepted_ms, live=back.live)
         if advance:
@@ -141,12 +141,14 @@ class StatusWriter:
             self._journal.risen(_NAMES[change.status], change.uuid, change.conversation, change.seq, change.user_id)
 
     def _update_cache(self, changes: Iterable[StatusChange], versions: Mapping[str, int]) -> None:
+        if not versions:
+            return
         by_conversation: dict[str, dict[int, int]] = {}
         for change in changes:
             seqs = by_conversation.setdefault(change.conversation, {})
             seqs[change.seq] = max(change.status, seqs.get(change.seq, 0))
-        for conversation, statuses in by_conversation.items():
-            self._cache.submit(conversation, versions[conversation], statuses=statuses)
+        for conversation, version in versions.items():
+            self._cache.submit(conversation, version, statuses=by_conversation[conversation])
 
     def _tell_senders(self, changes: Iterable[StatusChange]) -> None:
         """One frame per sender, conversation, status and user: up to the highest seq that rose."""

@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from server_builders import Loop
+from server_builders import Loop, messages_in, progress_in
 
 from kama.server.store.database import Database
 from kama.server.store.groups import GroupStore
+from kama.server.store.logged import LoggedDatabase
 from kama.server.store.messages import MessageStore
 from kama.server.store.progress import ProgressStore
 
@@ -24,9 +25,13 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return url
 
 
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    opened = Database(database_url)
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres), "logged"])
+async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
+    """Both databases, and SQLite behind a log."""
+    url = f"sqlite+aiosqlite:///{tmp_path}/kama.db"
+    if request.param == "postgres":
+        url = request.getfixturevalue("postgres_url")
+    opened = LoggedDatabase(url) if request.param == "logged" else Database(url)
     await opened.open()
     yield opened
     await opened.close()
@@ -34,7 +39,7 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 @pytest.fixture
 def messages(database: Database) -> MessageStore:
-    return MessageStore(database)
+    return messages_in(database)
 
 
 @pytest.fixture
@@ -44,7 +49,7 @@ def groups(database: Database) -> GroupStore:
 
 @pytest.fixture
 def progress(database: Database) -> ProgressStore:
-    return ProgressStore(database)
+    return progress_in(database)
 
 
 @pytest.fixture

@@ -14,7 +14,9 @@ from kama.protocol import ChatMessageRequest, Message, MessageType, build_messag
 from kama.server.auth import Identity
 from kama.server.broker import Record
 from kama.server.store.database import Database
+from kama.server.store.logged import LoggedDatabase, LoggedMessages, LoggedProgress
 from kama.server.store.messages import MessageStore
+from kama.server.store.progress import ProgressStore
 from kama.server.store.schema import metadata
 
 NOON_MS = 1_800_000_000_000
@@ -45,6 +47,14 @@ def build_stored(seq: int, *, uuid: int | None = None, status: int = 0, **fields
 
 def identity_of(user_id: str, role: Any = "user") -> Identity:
     return Identity(user_id, role, expires_at=4e9)
+
+
+def messages_in(database: Database) -> MessageStore:
+    return LoggedMessages(database) if isinstance(database, LoggedDatabase) else MessageStore(database)
+
+
+def progress_in(database: Database) -> ProgressStore:
+    return LoggedProgress(database) if isinstance(database, LoggedDatabase) else ProgressStore(database)
 
 
 async def wipe(database: Database) -> None:

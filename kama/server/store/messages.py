@@ -12,8 +12,17 @@ from sqlalchemy import Row, bindparam, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import ReturningInsert
 
-from kama.protocol import SEQ_MAX, Message, MessageStatus, build_message, local_time, participants
+from kama.protocol import (
+    SEQ_MAX,
+    Message,
+    MessageStatus,
+    build_message,
+    conversation_id,
+    local_time,
+    participants,
+)
 from kama.server.broker import Record, Stored
+from kama.server.message_back import MessageBack, message_back
 from kama.server.snowflake import NODE_MAX
 from kama.server.store.database import Database
 from kama.server.store.pairs import parameters_of, select_by_pairs
@@ -25,12 +34,15 @@ _CHUNK = 400
 
 @dataclass(slots=True)
 class Batch:
-    """What one transaction did: an outcome per record, a message for each that is in the store under its own
-    uuid, and the versions of the conversations that it moved."""
+    """What became of the records: an outcome for each, and a message for each that is in the store under its own uuid.
+
+    For caches: the new version of each conversation that the transaction moved, and its new messages.
+    """
 
     outcomes: list[Stored]
-    messages: list[Message | None]
+    backs: list[MessageBack | None]
     versions: Mapping[str, int] = field(default_factory=dict)
+    fresh: Mapping[str, Sequence[Message]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -71,8 +83,14 @@ class MessageStore:
                 rows = await tx.execute(select(messages).where(messages.c.uuid.in_(again)))
                 built |= {row.uuid: to_message(row) for row in rows}
         _number_repeats(outcomes, fresh)
-        found = zip(records, outcomes, strict=True)
-        return Batch(outcomes, [built[r.uuid] if stored.uuid == r.uuid else None for r, stored in found], versions)
+        new: dict[str, list[Message]] = {key: [] for key in versions}
+        for record, _ in fresh:
+            new[record.key].append(built[record.uuid])
+        backs = [
+            message_back(stored.conversation, built[record.uuid], live=True) if stored.uuid == record.uuid else None
+            for record, stored in zip(records, outcomes, strict=True)
+        ]
+        return Batch(outcomes, backs, versions, new)
 
     async def _known(self, tx: AsyncConnection, records: Sequence[Record]) -> dict[_Key, Stored]:
         """What the store holds already of these records, by id and by (sender, client_msg_id)."""
@@ -139,6 +157,13 @@ class MessageStore:
         """The newest seq and the version of a conversation; (0, 0) when it has none."""
         async with self._database.read() as connection:
             return await _head(connection, conversation)
+
+    async def place(self, uuid: int) -> Stored | None:
+        """In which conversation a message is, and where there."""
+        message = await self.find(uuid)
+        if message is None:
+            return None
+        return Stored(uuid, conversation_id(message.send_id, message.receive_id), message.seq)
 
     async def find(self, uuid: int) -> Message | None:
         if uuid > SEQ_MAX:

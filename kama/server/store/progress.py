@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Row, bindparam, case, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kama.protocol import MessageStatus
+from kama.server.message_back import MessageBack
 from kama.server.store.database import Database
 from kama.server.store.schema import conversations, cursors, messages
 
@@ -20,11 +21,11 @@ _Row = Row[Any]
 
 @dataclass(slots=True)
 class Progress:
-    """One batch. `sent`: uuid -> the user it was first written to. `cursors`: (user, conversation) -> the
-    highest [sent, delivered, read] seqs. `receipts`: (user, conversation, status) -> seq, for messages that
+    """One batch. `sent`: uuid -> the user it was first written to, and the message. `cursors`: (user, conversation)
+    -> the highest [sent, delivered, read] seqs. `receipts`: (user, conversation, status) -> seq, for messages that
     others sent up to it."""
 
-    sent: dict[int, str] = field(default_factory=dict)
+    sent: dict[int, tuple[str, MessageBack]] = field(default_factory=dict)
     cursors: dict[tuple[str, str], list[int]] = field(default_factory=dict)
     receipts: dict[tuple[str, str, MessageStatus], int] = field(default_factory=dict)
 
@@ -32,8 +33,7 @@ class Progress:
         return bool(self.sent or self.cursors or self.receipts)
 
 
-@dataclass(frozen=True, slots=True)
-class StatusChange:
+class StatusChange(NamedTuple):
     """A message whose status rose, and by whom."""
 
     uuid: int
@@ -69,7 +69,7 @@ class ProgressStore:
             uuids = list(progress.sent)
             for start in range(0, len(uuids), _CHUNK):
                 rows = await self._mark_sent(tx, uuids[start : start + _CHUNK], now)
-                changes += [_change(row, MessageStatus.SENT, progress.sent[row.uuid]) for row in rows]
+                changes += [_change(row, MessageStatus.SENT, progress.sent[row.uuid][0]) for row in rows]
             for (user_id, conversation, status), seq in progress.receipts.items():
                 rows = await self._mark_received(tx, user_id, conversation, status, seq)
                 changes += [_change(row, status, user_id) for row in rows]

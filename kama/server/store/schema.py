@@ -97,3 +97,10 @@ members = Table(
     Column("joined_at", Big, nullable=False),
     Index("ix_group_member_user_uuid", "user_uuid"),
 )
+
+log_positions = Table(
+    "log_position",
+    metadata,
+    Column("log_id", String(32), primary_key=True),
+    Column("position", Big, nullable=False),
+)

@@ -1,0 +1,305 @@
+"""The process that brings the store up to the log: `python -m kama.server.store.fold DATABASE LOG ID [--durable]`.
+
+Who started it writes a position a line; it folds up to the last one, in transactions that hold the new position
+too, and answers a Report a line. Whatever it is doing when it ends, the next one goes on from the store's own position.
+It ends with its input. A process of its own: within the node, SQLite would take turns with the loop for the
+interpreter, and halve what both can do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import sqlite3
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from kama.protocol import Message, conversation_id, participants
+from kama.server.store.log import Record, read_log
+from kama.server.store.log_records import (
+    MESSAGES,
+    ProgressRecord,
+    Report,
+    Rise,
+    read_messages,
+    read_progress,
+    write_report,
+)
+
+_NICE = 5
+_CHUNK_BYTES = 4 << 20
+_CHECKPOINT_BYTES = 32 << 20
+_RETRY_FIRST = 0.05
+_RETRY_MAX = 2.0
+_PAGES_BETWEEN_CHECKPOINTS = 4000
+_COLUMNS = (
+    "uuid", "conversation", "seq", "session_id", "type", "content", "url", "send_id", "send_name", "send_avatar",
+    "receive_id", "file_type", "file_name", "file_size", "av_data", "status", "client_msg_id", "created_at", "send_at",
+)  # fmt: skip
+_INSERT = f"INSERT INTO message ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
+_STATUS, _SEND_AT = _COLUMNS.index("status"), _COLUMNS.index("send_at")
+_SEQ = """
+INSERT INTO conversation (conversation, last_seq, version) VALUES (?, ?, 1)
+ON CONFLICT (conversation) DO UPDATE SET last_seq = max(last_seq, excluded.last_seq), version = version + 1
+"""
+_OPEN_CURSOR = """
+INSERT INTO cursor (user_id, conversation, sent_seq, delivered_seq, read_seq) VALUES (?, ?, 0, 0, 0)
+ON CONFLICT DO NOTHING
+"""
+_MOVE_CURSOR = """
+UPDATE cursor
+SET sent_seq = max(sent_seq, ?), delivered_seq = max(delivered_seq, ?), read_seq = max(read_seq, ?)
+WHERE user_id = ? AND conversation = ?
+"""
+_MARK_SENT = "UPDATE message SET status = 1, send_at = ? WHERE uuid = ? AND status < 1 RETURNING conversation"
+# A receipt covers all earlier messages; those up to the user's cursor were covered by the last one.
+_RECEIPT = """
+UPDATE message SET status = :status
+WHERE conversation = :conversation AND seq <= :seq AND status < :status AND (send_id != :user OR receive_id = :user)
+AND seq > (SELECT CASE :status WHEN 3 THEN read_seq ELSE delivered_seq END FROM cursor
+           WHERE user_id = :user AND conversation = :conversation)
+RETURNING uuid, conversation, seq, send_id, client_msg_id IS NOT NULL
+"""
+
+Row = list[Any]
+
+
+class Chunk:
+    """Records that are folded in one transaction, put together so that most rows are written once."""
+
+    def __init__(self, records: Iterable[Record]) -> None:
+        self.rows: dict[int, Row] = {}
+        self.seqs: dict[str, int] = {}
+        self.new: list[tuple[str, str]] = []
+        self.sent: dict[int, int] = {}
+        self.cursors: dict[tuple[str, str], list[int]] = {}
+        self.receipts: list[tuple[int, ProgressRecord]] = []
+        self.end = 0
+        for record in records:
+            self.end = record.end
+            if record.kind == MESSAGES:
+                for message in read_messages(record.content):
+                    self._add_message(message)
+            else:
+                self._add_progress(read_progress(record.content), record.end)
+
+    def _add_message(self, message: Message) -> None:
+        conversation = conversation_id(message.send_id, message.receive_id)
+        self.rows[int(message.uuid)] = _row(message, conversation)
+        self.seqs[conversation] = message.seq
+        if message.seq == 1:
+            # A new 1:1 conversation is someone's to catch up with from its first message on.
+            self.new += [(user, conversation) for user in sorted(set(participants(conversation) or ()))]
+
+    def _add_progress(self, progress: ProgressRecord, end: int) -> None:
+        for uuid in progress.sent:
+            row = self.rows.get(uuid)
+            if row is None:
+                self.sent.setdefault(uuid, progress.at)
+            elif row[_STATUS] < 1:
+                row[_STATUS], row[_SEND_AT] = 1, progress.at
+        for user, conversation, *seqs in progress.cursors:
+            known = self.cursors.setdefault((user, conversation), [0, 0, 0])
+            known[:] = map(max, known, seqs)
+        if progress.receipts:
+            self.receipts.append((end, progress))
+
+
+def _row(message: Message, conversation: str) -> Row:
+    return [
+        int(message.uuid),
+        conversation,
+        message.seq,
+        message.session_id,
+        message.type,
+        message.content,
+        message.url,
+        message.send_id,
+        message.send_name,
+        message.send_avatar,
+        message.receive_id,
+        message.file_type,
+        message.file_name,
+        message.file_size,
+        message.av_data or None,
+        message.status,
+        message.client_msg_id or None,
+        message.created_ms,
+        None,
+    ]
+
+
+class Fold:
+    """One connection to the database, which nobody else writes messages to."""
+
+    def __init__(self, database: Path, folder: Path, log_id: bytes, *, is_durable: bool) -> None:
+        self._folder = folder
+        self._log_id = log_id
+        self._is_durable = is_durable
+        self._connection = sqlite3.connect(database, timeout=10, isolation_level=None)
+        self._connection.execute("PRAGMA synchronous = normal")
+        self._connection.execute(f"PRAGMA wal_autocheckpoint = {_PAGES_BETWEEN_CHECKPOINTS}")
+        self._connection.execute("PRAGMA cache_size = -65536")
+        self._kept = 0
+        self._checkpoint_at = 0
+
+    def up_to(self, target: int) -> Iterator[Report]:
+        """A report after each transaction. Raises sqlite3.Error, and LogBroken."""
+        while (position := self.position()) < target:
+            chunk = Chunk(_some(read_log(self._folder, self._log_id, position, target)))
+            try:
+                report = self._store(chunk, position)
+            except sqlite3.IntegrityError:
+                report = self._store(chunk, position, one_by_one=True)
+            yield report
+
+    def position(self) -> int:
+        position: int = self._connection.execute("SELECT position FROM log_position").fetchone()[0]
+        return position
+
+    def _store(self, chunk: Chunk, position: int, *, one_by_one: bool = False) -> Report:
+        report = Report(folded=chunk.end)
+        connection = self._connection
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            if self.position() != position:
+                raise sqlite3.OperationalError("another process folds the same log")
+            if one_by_one:
+                report.refused = self._insert_what_goes(chunk)
+            else:
+                connection.executemany(_INSERT, _in_order(chunk.rows.values()))
+            connection.executemany(_SEQ, chunk.seqs.items())
+            connection.executemany(_OPEN_CURSOR, chunk.new)
+            touched = self._mark_sent(chunk.sent)
+            report.rises = [(end, self._receive(progress)) for end, progress in chunk.receipts]
+            touched |= {rise.conversation for _, rises in report.rises for rise in rises}
+            connection.executemany(_MOVE_CURSOR, [(*seqs, *key) for key, seqs in sorted(chunk.cursors.items())])
+            connection.executemany(
+                "UPDATE conversation SET version = version + 1 WHERE conversation = ?",
+                [(conversation,) for conversation in sorted(touched - chunk.seqs.keys())],
+            )
+            connection.execute("UPDATE log_position SET position = ?", (chunk.end,))
+            connection.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            raise
+        report.kept = self._keep(chunk.end)
+        return report
+
+    def _insert_what_goes(self, chunk: Chunk) -> int:
+        """The rest goes into a file beside the log: it was accepted, and is for a person to look at."""
+        refused: list[Row] = []
+        for row in chunk.rows.values():
+            try:
+                self._connection.execute(_INSERT, row)
+            except sqlite3.IntegrityError as error:
+                refused.append([str(error), *row])
+        with (self._folder / "refused.jsonl").open("ab") as file:
+            file.writelines(write_report(row) + b"\n" for row in refused)
+        return len(refused)
+
+    def _mark_sent(self, sent: dict[int, int]) -> set[str]:
+        touched: set[str] = set()
+        for uuid, at in sent.items():
+            touched.update(row[0] for row in self._connection.execute(_MARK_SENT, (at, uuid)))
+        return touched
+
+    def _receive(self, progress: ProgressRecord) -> list[Rise]:
+        rises: list[Rise] = []
+        for user, conversation, status, seq in progress.receipts:
+            values = {"user": user, "conversation": conversation, "status": status, "seq": seq}
+            rows = self._connection.execute(_RECEIPT, values).fetchall()
+            rises += [
+                Rise(uuid, key, number, send_id, bool(has_client_id), status, user)
+                for uuid, key, number, send_id, has_client_id in rows
+            ]
+        return rises
+
+    def _keep(self, folded: int) -> int:
+        """How much of the log the machine itself may now forget: what a power cut cannot take from the store."""
+        if not self._is_durable:
+            return folded
+        if folded >= self._checkpoint_at:
+            busy, _, _ = self._connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
+            if not busy:
+                self._kept = folded
+                self._checkpoint_at = folded + _CHECKPOINT_BYTES
+        return self._kept
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def _in_order(rows: Iterable[Row]) -> list[Row]:
+    """By conversation: then the index that has it is walked from one end to the other."""
+    return sorted(rows, key=lambda row: (row[1], row[2]))
+
+
+def _some(records: Iterator[Record]) -> Iterator[Record]:
+    """As many as one transaction takes."""
+    size = 0
+    for record in records:
+        yield record
+        size += len(record.content)
+        if size >= _CHUNK_BYTES:
+            return
+
+
+def _wait_for_target() -> int | None:
+    """The last position that was written to us; None once nobody writes any more."""
+    lines = b""
+    while not lines.endswith(b"\n"):
+        data = os.read(sys.stdin.fileno(), 1 << 16)
+        if not data:
+            return None
+        lines += data
+    return int(lines.split()[-1])
+
+
+def _tell(report: Report) -> None:
+    sys.stdout.buffer.write(write_report(report) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def _fold_until(fold: Fold, target: int) -> None:
+    """However long it takes: what is in the log was accepted."""
+    delay = _RETRY_FIRST
+    while True:
+        try:
+            for report in fold.up_to(target):
+                _tell(report)
+                delay = _RETRY_FIRST
+            return
+        except (sqlite3.Error, OSError) as error:
+            _tell(Report(trouble=f"{type(error).__name__}: {error}"))
+            time.sleep(delay)
+            delay = min(delay * 2, _RETRY_MAX)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="kama.server.store.fold", description=__doc__)
+    parser.add_argument("database", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("log_id", type=bytes.fromhex)
+    parser.add_argument("--durable", action="store_true")
+    options = parser.parse_args()
+    # It goes when the node goes, which lets it finish: a Ctrl-C in the terminal reaches both.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with contextlib.suppress(OSError, AttributeError):
+        os.nice(_NICE)
+    fold = Fold(options.database, options.folder, options.log_id, is_durable=options.durable)
+    # Who started it may be gone while it works: then nobody is told, and the store has it all the same.
+    with contextlib.closing(fold), contextlib.suppress(BrokenPipeError):
+        while (target := _wait_for_target()) is not None:
+            _fold_until(fold, target)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,233 @@
+"""Log: what a node has accepted, in the order in which it did, in files that are only appended to.
+
+A *position* counts the bytes of all records since the log began; it never goes back. A segment is one file: a head
+that names the log and the position of the segment's first byte, then records. A record is its size, a checksum over
+the rest, its kind and its content. What ends in the middle of a record, or does not have its checksum, was never
+acknowledged: opening cuts it off, and keeps the piece beside the log for whoever wants to look at it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+from struct import Struct
+from typing import NamedTuple
+
+import structlog
+
+log = structlog.get_logger("kama.log")
+
+_MAGIC = b"kamalog1"
+_HEAD = Struct("<8s16sQ")  # what it is, the log's id, the position of the first byte after this head
+_RECORD = Struct("<IIB")  # bytes of the content, CRC-32 of kind and content, kind
+_CONTENT_MAX = 1 << 30
+_SEGMENT_BYTES = 64 << 20
+_flush = getattr(os, "fdatasync", os.fsync)  # macOS has no other than fsync
+
+
+class LogBroken(Exception):
+    """The files are not the log that was expected here."""
+
+
+class Record(NamedTuple):
+    """`end` is the position after it."""
+
+    kind: int
+    content: bytes
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    path: Path
+    start: int
+    size: int  # of its records, whole or not
+
+    @property
+    def end(self) -> int:
+        return self.start + self.size
+
+
+class Log:
+    """The writing end; one process has it. `sync` is for whoever promises more than this process's own end.
+
+    Methods that write raise OSError, and then leave the log as it was.
+    """
+
+    def __init__(self, folder: Path, *, segment_bytes: int = _SEGMENT_BYTES) -> None:
+        self._folder = folder
+        self._segment_bytes = segment_bytes
+        self._id = b""
+        self._file: FileIO | None = None
+        self._start = 0
+        self._is_ragged = False
+        self.end = 0
+
+    def open(self, log_id: bytes, folded: int) -> None:
+        """`folded`: the position up to which nobody needs the log any more. Raises LogBroken.
+
+        Afterwards `end` is the position after the last whole record.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._id = log_id
+        end = self._cut_torn(folded)
+        # A power cut may have taken the end of a log that the store had already.
+        self.end = max(end, folded)
+        self._begin_segment(self.end)
+        self.forget(folded)
+
+    def _cut_torn(self, folded: int) -> int:
+        """The position after the last whole record; what comes after it is put aside."""
+        segments = _segments(self._folder, self._id)
+        if segments and segments[0].start > folded:
+            log.error(
+                "the log begins after what the store has: what was between is lost, as after a power cut",
+                stored_up_to=folded,
+                log_begins_at=segments[0].start,
+            )
+        end = folded
+        for number, segment in enumerate(segments):
+            if segment.end <= folded:
+                continue
+            end = max(end, segment.start)
+            for record in _whole_records(segment, end):
+                end = record.end
+            if end < segment.end or _follows_no_more(segments, number):
+                self._put_aside(segment, end, segments[number + 1 :])
+                break
+        return end
+
+    def _put_aside(self, torn: _Segment, end: int, later: list[_Segment]) -> None:
+        if end < torn.end:
+            with torn.path.open("r+b") as file:
+                file.seek(_HEAD.size + end - torn.start)
+                (self._folder / f"{end:020}.torn").write_bytes(file.read())
+                file.truncate(_HEAD.size + end - torn.start)
+            log.warning("the log ended in the middle of a record: cut off", position=end, bytes=torn.end - end)
+        for segment in later:
+            log.error("a part of the log comes after a gap: put aside", file=segment.path.name)
+            segment.path.rename(segment.path.with_suffix(".gap"))
+
+    def append(self, kind: int, content: bytes) -> int:
+        """Gives the position after the record. It is with the system then, and outlives this process."""
+        if self._is_ragged:
+            self._cut_back()
+        if self.end - self._start >= self._segment_bytes:
+            self._begin_segment(self.end)
+        size = len(content)
+        checksum = zlib.crc32(content, zlib.crc32(bytes([kind])))
+        record = _RECORD.pack(size, checksum, kind) + content
+        self._is_ragged = True
+        written = self._open_file.write(record)
+        if written < len(record):
+            self._cut_back()
+            raise OSError(f"the system took {written} of {len(record)} bytes of a log record: is the disk full?")
+        self._is_ragged = False
+        self.end += len(record)
+        return self.end
+
+    def sync(self) -> None:
+        """Until the disk has what was appended. Blocks: for a thread."""
+        _flush(self._open_file.fileno())
+
+    @property
+    def _open_file(self) -> FileIO:
+        if self._file is None:
+            raise RuntimeError("the log is not open: open() it first")
+        return self._file
+
+    def take_back(self, end: int) -> None:
+        """Undo what was appended after this position, of which nobody was told."""
+        self.end = end
+        self._is_ragged = True
+
+    def _cut_back(self) -> None:
+        self._open_file.truncate(_HEAD.size + self.end - self._start)
+        self._is_ragged = False
+
+    def _begin_segment(self, start: int) -> None:
+        path = self._folder / f"{start:020}.log"
+        fresh = path.with_suffix(".new")
+        with fresh.open("wb") as file:
+            file.write(_HEAD.pack(_MAGIC, self._id, start))
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+        before, self._file, self._start = self._file, FileIO(path, "ab"), start
+        if before is not None:
+            with contextlib.suppress(OSError):
+                _flush(before.fileno())
+            before.close()
+        _sync_folder(self._folder)
+
+    def forget(self, position: int) -> None:
+        """Remove the segments that end at or before it."""
+        for segment in _segments(self._folder, self._id):
+            if segment.end <= position and segment.start < self._start:
+                segment.path.unlink()
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def read_log(folder: Path, log_id: bytes, start: int, end: int) -> Iterator[Record]:
+    """The records from one position to another, both of which are between records. Raises LogBroken."""
+    for segment in _segments(folder, log_id):
+        if segment.start < end and segment.end > start:
+            for record in _whole_records(segment, max(start, segment.start)):
+                if record.end > end:
+                    return
+                start = record.end
+                yield record
+    if start < end:
+        raise LogBroken(f"expected records up to position {end} in {folder}, got up to {start}")
+
+
+def _segments(folder: Path, log_id: bytes) -> list[_Segment]:
+    """In their order. Raises LogBroken for one of another log."""
+    found: list[_Segment] = []
+    for path in sorted(folder.glob("*.log")):
+        with path.open("rb") as file:
+            head = file.read(_HEAD.size)
+        if len(head) < _HEAD.size or not head.startswith(_MAGIC):
+            raise LogBroken(f"expected a segment of a log, got another file: {path}")
+        _, its_log, start = _HEAD.unpack(head)
+        if its_log != log_id:
+            raise LogBroken(f"expected the log {log_id.hex()} of this database, got {its_log.hex()}: {path}")
+        found.append(_Segment(path, start, path.stat().st_size - _HEAD.size))
+    return found
+
+
+def _follows_no_more(segments: list[_Segment], number: int) -> bool:
+    """Whether the next segment is not the one that goes on where this one ends."""
+    return number + 1 < len(segments) and segments[number + 1].start != segments[number].end
+
+
+def _whole_records(segment: _Segment, position: int) -> Iterator[Record]:
+    with segment.path.open("rb") as file:
+        file.seek(_HEAD.size + position - segment.start)
+        while len(head := file.read(_RECORD.size)) == _RECORD.size:
+            size, checksum, kind = _RECORD.unpack(head)
+            if size > _CONTENT_MAX:
+                return
+            content = file.read(size)
+            if len(content) < size or zlib.crc32(content, zlib.crc32(bytes([kind]))) != checksum:
+                return
+            position += _RECORD.size + size
+            yield Record(kind, content, position)
+
+
+def _sync_folder(folder: Path) -> None:
+    """A new file is there after a power cut only once its folder is on the disk."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
