@@ -58,6 +58,7 @@ class Counters(Struct, kw_only=True):
     signals_dropped: int = 0
     store_failures: int = 0
     batches: int = 0
+    folded: int = 0  # messages that were in the log first, and are in the database now
     logins: int = 0
     logins_refused: int = 0
     closed: int = 0

@@ -271,44 +271,52 @@ class Message(Struct, kw_only=True):
     type: int
     content: str
     url: str
-    file_type: str
-    file_name: str
-    file_size: str
+    file_type: str = ""
+    file_name: str = ""
+    file_size: str = "0B"
     created_at: str
     av_data: str | UnsetType = UNSET
     uuid: str
     session_id: str
     seq: int
-    status: int
+    status: int = 0
     client_msg_id: str | UnsetType = UNSET
     created_ms: int
 
 
+# Plain numbers: to name a member of an enumeration takes as long as to make a message's id.
+_TEXT = int(MessageType.TEXT)
+_SIGNAL = int(MessageType.AUDIO_OR_VIDEO)
+
+
 def build_message(request: ChatMessageRequest, uuid: int, seq: int, created_ms: int) -> Message:
     """What is stored and pushed for a request: file fields only where the type has them."""
-    kind = request.type
-    has_file = kind in (MessageType.VOICE, MessageType.FILE)
-    is_signal = kind == MessageType.AUDIO_OR_VIDEO
-    return Message(
+    message = Message(
         send_id=request.send_id,
         send_name=request.send_name,
         send_avatar=request.send_avatar,
         receive_id=request.receive_id,
-        type=kind,
-        content="" if is_signal else request.content,
-        url="" if is_signal else request.url,
-        file_type=request.file_type if has_file else "",
-        file_name=request.file_name if has_file else "",
-        file_size=request.file_size if has_file else "" if is_signal else "0B",
+        type=request.type,
+        content=request.content,
+        url=request.url,
         created_at=local_time(created_ms),
-        av_data=request.av_data if is_signal else UNSET,
         uuid=str(uuid),
         session_id=request.session_id,
         seq=seq,
-        status=MessageStatus.UNSENT,
-        client_msg_id=request.client_msg_id if request.client_msg_id is not None else UNSET,
         created_ms=created_ms,
     )
+    if request.client_msg_id is not None:
+        message.client_msg_id = request.client_msg_id
+    if request.type == _TEXT:
+        return message
+    if request.type == _SIGNAL:
+        message.content = message.url = message.file_size = ""
+        message.av_data = request.av_data
+    else:
+        message.file_type = request.file_type
+        message.file_name = request.file_name
+        message.file_size = request.file_size
+    return message
 
 
 class SystemFrame(Struct, kw_only=True, omit_defaults=True, tag="system"):

@@ -71,7 +71,7 @@ class Node:
         self.tokens = tokens
         self.journal = Journal()
         self.watchers = Watchers()
-        self.database, self.messages, self.progress = _stores(settings)
+        self.log, self.database, self.messages, self.progress = _stores(settings)
         self.groups = GroupStore(self.database)
         self.cache = HistoryCache(_cache_backend(settings))
         self.history = HistoryReader(self.messages, self.cache, settings.cache.max_messages)
@@ -240,15 +240,17 @@ class Node:
         log.info("ended", node=self.name)
 
 
-def _stores(settings: Settings) -> tuple[Database, MessageStore, ProgressStore]:
-    """A node alone with its SQLite logs what it accepts, and has the store follow; elsewhere Kafka is the log, or
-    other nodes write to the same database."""
-    url, durability = settings.store.url, settings.store.durability
-    if settings.node.mode == "channel" and url.startswith("sqlite"):
-        logged = LoggedDatabase(url, durability)
-        return logged, LoggedMessages(logged), LoggedProgress(logged)
-    database = Database(url, "full" if durability == "disk" else "normal", settings.store.connections)
-    return database, MessageStore(database), ProgressStore(database)
+def _stores(settings: Settings) -> tuple[LoggedDatabase | None, Database, MessageStore, ProgressStore]:
+    """A node alone with its SQLite logs what it accepts, and has the database follow. Elsewhere Kafka is the log, or
+    others may write to the same database."""
+    if not settings.store.url.startswith("sqlite"):
+        database = Database(settings.store.url, connections=settings.store.connections)
+        return None, database, MessageStore(database), ProgressStore(database)
+    logged = LoggedDatabase(settings.store.url, settings.store.durability)
+    if settings.node.mode == "kafka":
+        # What it may have logged alone before is folded when it opens; from then on its log stays empty.
+        return None, logged, MessageStore(logged), ProgressStore(logged)
+    return logged, logged, LoggedMessages(logged), LoggedProgress(logged)
 
 
 def _broker(settings: Settings, name: str, journal: Journal) -> MessageBroker:

@@ -80,7 +80,9 @@ class Journal:
     def written(self, uuid: int, user_id: str, connection: str, accepted_ms: int, *, live: bool) -> None:
         """`live`: it was not read back from the store first, so how long it took says how the node does."""
         now = self._clock_ns()
-        took = max(0.0, now / 1_000_000 - accepted_ms)
+        took = now / 1_000_000 - accepted_ms
+        if took < 0.0:
+            took = 0.0
         if live:
             self.traffic.took.append((now, took))
         self.count += 1

@@ -32,6 +32,8 @@ async def ready(request: Request) -> Response:
         "consumer": "ok" if node.chat.is_consuming else "ended",
         "draining": "yes" if node.draining else "ok",
     }
+    if node.log is not None:
+        checks["log"] = f"not folded: {node.log.trouble}" if node.log.trouble else "ok"
     is_ready = all(state == "ok" for state in checks.values())
     checks["cache"] = "ok" if node.cache.available else "degraded: history comes from the store"
     answer = {"status": "ready" if is_ready else "not ready", "node": node.name, "checks": checks}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from kama.protocol import Message, MessageStatus, MessageType, encode
+from kama.protocol import Message, MessageType, encode
+
+_SIGNAL = int(MessageType.AUDIO_OR_VIDEO)
 
 
 class MessageBack(Struct, gc=False):
@@ -28,12 +30,7 @@ class MessageBack(Struct, gc=False):
 
     def is_shown_to(self, user_id: str) -> bool:
         """The sender sees it too, but call signals are for the receiver alone."""
-        return (
-            user_id != self.send_id
-            or self.type != MessageType.AUDIO_OR_VIDEO
-            or self.pulled
-            or self.receive_id == user_id
-        )
+        return user_id != self.send_id or self.type != _SIGNAL or self.pulled or self.receive_id == user_id
 
     def counts_as_sent_to(self, user_id: str) -> bool:
         """The sender's own echo does not count, but a note to oneself has no other receiver."""
@@ -54,7 +51,7 @@ def message_back(
         message.type,
         message.created_ms,
         message.client_msg_id is not UNSET,
-        message.status == MessageStatus.UNSENT,
+        not message.status,
         pulled,
         live,
     )

@@ -34,7 +34,10 @@ def _counters(node: Node) -> dict[str, tuple[str, float]]:
 
 
 def _gauges(node: Node) -> dict[str, tuple[str, float]]:
-    return {
+    log: dict[str, tuple[str, float]] = {}
+    if node.log is not None:
+        log["log_depth"] = ("Messages logged and not yet in the database.", node.log.unfolded)
+    return log | {
         "connections": ("Open connections.", len(node.registry)),
         "users": ("Users with an open connection.", node.registry.users),
         "transmit_depth": ("Messages accepted and not yet stored.", node.chat.depth),

@@ -12,6 +12,7 @@ from kama.server.auth import Identity
 from kama.server.cache import CACHE_TASKS
 from kama.server.client_view import unix_ms
 from kama.server.neighbours import Neighbours
+from kama.server.store.logged import UNFOLDED_MAX
 from kama.server.traffic import HighMark
 from kama.server.vitals import Reading, Vitals
 
@@ -79,6 +80,7 @@ class NodeView:
             "consumer": "" if parts.chat.is_consuming or parts.draining else "ended: nothing is stored any more",
             "cache": "" if parts.cache.available else "degraded: history comes from the store",
             "broker": parts.broker.trouble,
+            "log": parts.log.trouble if parts.log is not None else "",
             "redis": parts.directory.trouble,
             "node": "draining" if parts.draining else "",
         }
@@ -108,6 +110,9 @@ class NodeView:
             "status": (parts.status.mark, lambda: parts.status.depth, 0),
             "cache": (parts.cache.mark, lambda: parts.cache.depth, CACHE_TASKS),
         }
+        if parts.log is not None:
+            log = parts.log
+            queues["log"] = (log.mark, lambda: log.unfolded, UNFOLDED_MAX)
         if parts.retries is not None:
             retries = parts.retries
             queues["retries"] = (retries.mark, lambda: retries.depth, 0)
@@ -178,6 +183,7 @@ class NodeView:
             signals=chat.ephemeral,
             signals_dropped=parts.delivery.ephemeral_dropped,
             store_failures=chat.store_failures,
+            folded=parts.log.folded if parts.log is not None else 0,
             batches=chat.batches,
             logins=traffic.logins,
             logins_refused=traffic.logins_refused,

@@ -51,6 +51,7 @@ class StatusWriter:
         self.mark = HighMark()
         self.commit_ms = 0.0  # how long the last batch took
         self._wake = asyncio.Event()
+        self._is_idle = False
         self._closed = False
         self._task: asyncio.Task[None] | None = None
 
@@ -61,26 +62,34 @@ class StatusWriter:
 
     def mark_sent(self, user_id: str, back: MessageBack, advance: bool, connection: str = "") -> None:
         """`back` was written to a socket of `user_id`; `advance`: and so was everything before it."""
-        if back.counts_as_sent_to(user_id) and back.uuid not in self._next.sent:
-            self._next.sent[back.uuid] = (user_id, back)
+        sent = self._next.sent
+        if back.uuid not in sent and back.counts_as_sent_to(user_id):
+            sent[back.uuid] = (user_id, back)
             if back.uuid not in self._in_hand.sent:
                 self._journal.written(back.uuid, user_id, connection, back.accepted_ms, live=back.live)
         if advance:
-            self._move((user_id, back.conversation), back.seq, MessageStatus.SENT)
-        self._wake.set()
+            key = (user_id, back.conversation)
+            seqs = self._next.cursors.get(key)
+            if seqs is None:
+                self._next.cursors[key] = [back.seq, 0, 0]
+            elif seqs[0] < back.seq:
+                seqs[0] = back.seq
+        self._wake_up()
 
     def mark_received(self, user_id: str, conversation: str, seq: int, status: MessageStatus) -> None:
         """A receipt: `user_id` has received or read everything of the conversation up to `seq`."""
         key = (user_id, conversation, status)
         self._next.receipts[key] = max(seq, self._next.receipts.get(key, 0))
-        self._move((user_id, conversation), seq, status)
-        self._wake.set()
-
-    def _move(self, key: tuple[str, str], seq: int, status: MessageStatus) -> None:
-        """Who has read has received, and who has received was sent."""
-        seqs = self._next.cursors.setdefault(key, [0, 0, 0])
+        # Who has read has received, and who has received was sent.
+        seqs = self._next.cursors.setdefault((user_id, conversation), [0, 0, 0])
         for level in range(status):
             seqs[level] = max(seqs[level], seq)
+        self._wake_up()
+
+    def _wake_up(self) -> None:
+        if self._is_idle:
+            self._is_idle = False
+            self._wake.set()
 
     async def start(self) -> None:
         self._task = spawn(self._run(), name="status writer")
@@ -98,6 +107,7 @@ class StatusWriter:
                 if self._closed:
                     return
                 self._wake.clear()
+                self._is_idle = True
                 await self._wake.wait()
                 continue
             progress, self._next = self._next, Progress()

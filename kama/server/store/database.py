@@ -54,7 +54,7 @@ def is_transient(error: BaseException) -> bool:
         return not (getattr(error.orig, "sqlstate", None) or "").startswith(_ABOUT_VALUES)
     if isinstance(error, StatementError):
         return False  # a parameter that no driver takes: it never got as far as the database
-    return isinstance(error, SQLAlchemyError | OSError)
+    return isinstance(error, SQLAlchemyError | sqlite3.Error | OSError)
 
 
 class Database:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import structlog
 
-log = structlog.get_logger("kama.log")
+log = structlog.get_logger("kama.message_log")
 
 _MAGIC = b"kamalog1"
 _HEAD = Struct("<8s16sQ")  # what it is, the log's id, the position of the first byte after this head

@@ -17,22 +17,24 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Literal
 
-from sqlalchemy import bindparam, insert, select
+from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kama.errors import SettingsError
 from kama.protocol import MessageStatus, build_message, encode
 from kama.server.broker import Record, Stored
-from kama.server.message_back import MessageBack, message_back
+from kama.server.message_back import MessageBack
 from kama.server.store.database import Database
 from kama.server.store.folder import Folder
 from kama.server.store.lately import Lately
 from kama.server.store.log import Log, LogBroken
 from kama.server.store.log_records import MESSAGES, PROGRESS, ProgressRecord, write_messages, write_progress
+from kama.server.store.look_up import LookUp
 from kama.server.store.messages import Batch, MessageStore
-from kama.server.store.pairs import Pair, parameters_of, select_by_pairs
+from kama.server.store.pairs import Pair
 from kama.server.store.progress import Progress, ProgressStore, StatusChange
-from kama.server.store.schema import conversations, log_positions, messages
+from kama.server.store.schema import log_positions
+from kama.server.traffic import HighMark
 
 Durability = Literal["process", "disk"]
 
@@ -47,15 +49,18 @@ class LoggedDatabase(Database):
     """
 
     def __init__(self, url: str, durability: Durability = "process") -> None:
-        super().__init__(url, "normal")
+        super().__init__(url, "full" if durability == "disk" else "normal")
         file = Path(self._url.database or "")
         folder = file.with_name(f"{file.name}-log")
         self.is_durable = durability == "disk"
         self.log = Log(folder)
         self.folder = Folder(file, folder, is_durable=self.is_durable, forget=self.log.forget)
+        self.look_up = LookUp(str(file))
         self.turn = asyncio.Lock()
         self._unfolded: deque[tuple[int, int]] = deque()
         self._unfolded_count = 0
+        self._logged_count = 0
+        self.mark = HighMark()
 
     async def open(self) -> None:
         """Raises SettingsError when the database or its log cannot be opened. What was not folded yet is, before."""
@@ -88,6 +93,16 @@ class LoggedDatabase(Database):
             self._unfolded_count -= self._unfolded.popleft()[1]
         return self._unfolded_count
 
+    @property
+    def folded(self) -> int:
+        """Messages of this run that are in the database too."""
+        return self._logged_count - self.unfolded
+
+    @property
+    def trouble(self) -> str:
+        """Why the database does not follow the log; empty while it does."""
+        return self.folder.trouble
+
     async def room(self) -> None:
         """Until another message may be logged. Raises SQLAlchemy's TimeoutError, which is transient."""
         while self.unfolded >= UNFOLDED_MAX:
@@ -107,6 +122,8 @@ class LoggedDatabase(Database):
         if count:
             self._unfolded.append((end, count))
             self._unfolded_count += count
+            self._logged_count += count
+            self.mark.see(self._unfolded_count)
         self.folder.reach(end)
         return end
 
@@ -119,12 +136,6 @@ class LoggedDatabase(Database):
             yield connection
 
     @asynccontextmanager
-    async def read_folded(self) -> AsyncIterator[AsyncConnection]:
-        """What the database has by itself."""
-        async with super().read() as connection:
-            yield connection
-
-    @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         async with self.turn:
             await self.folder.wait(self.log.end)
@@ -133,14 +144,9 @@ class LoggedDatabase(Database):
 
     async def close(self) -> None:
         await self.folder.close(patience=10)
+        await self.look_up.close()
         self.log.close()
         await super().close()
-
-
-_PLACE = (messages.c.uuid, messages.c.conversation, messages.c.seq, messages.c.send_id, messages.c.client_msg_id)
-_LAST_SEQS = select(conversations.c.conversation, conversations.c.last_seq).where(
-    conversations.c.conversation.in_(bindparam("keys", expanding=True))
-)
 
 
 class LoggedMessages(MessageStore):
@@ -149,7 +155,6 @@ class LoggedMessages(MessageStore):
     def __init__(self, database: LoggedDatabase) -> None:
         super().__init__(database)
         self._logged = database
-        self._places_of_pairs = select_by_pairs(database, *_PLACE)
         self._last_seqs: Lately[str, int] = Lately()
         self._by_uuid: Lately[int, Stored] = Lately()
         self._by_pair: Lately[Pair, Stored] = Lately()
@@ -176,15 +181,11 @@ class LoggedMessages(MessageStore):
         """All that is not folded yet is in memory: what is folded tells the rest."""
         keys = {record.key for record in records if self._last_seqs.get(record.key) is None}
         pairs = [pair for record in records if (pair := _pair(record)) is not None]
-        async with self._logged.read_folded() as connection:
-            if keys:
-                rows = await connection.execute(_LAST_SEQS, {"keys": sorted(keys)})
-                known = {row.conversation: row.last_seq for row in rows}
-                for key in keys:
-                    self._last_seqs.put(key, known.get(key, 0))
-            if pairs:
-                for row in await connection.execute(self._places_of_pairs, parameters_of(self._logged, pairs)):
-                    self._by_pair.put((row.send_id, row.client_msg_id), Stored(row.uuid, row.conversation, row.seq))
+        seqs, places = await self._logged.look_up.find(keys, pairs)
+        for key in keys:
+            self._last_seqs.put(key, seqs.get(key, 0))
+        for pair, stored in places.items():
+            self._by_pair.put(pair, stored)
 
     async def _log(self, records: Sequence[Record]) -> Batch:
         outcomes: list[Stored] = []
@@ -202,11 +203,18 @@ class LoggedMessages(MessageStore):
             key = record.key
             seq = seqs[key] = (seqs.get(key) or self._last_seqs.get(key) or 0) + 1
             stored = Stored(record.uuid, key, seq)
-            message = build_message(record.request, record.uuid, seq, record.accepted_ms)
-            frame = encode(message)
+            request, uuid, accepted_ms = record.request, record.uuid, record.accepted_ms
+            frame = encode(build_message(request, uuid, seq, accepted_ms))
             outcomes.append(stored)
             frames.append(frame)
-            backs.append(message_back(key, message, frame=frame, live=True))
+            has_client_id = pair is not None
+            backs.append(
+                MessageBack(
+                    *(frame, uuid, key, seq, request.send_id, request.receive_id, request.type, accepted_ms),
+                    has_client_id=has_client_id,
+                    live=True,
+                )
+            )
             if pair is not None:
                 new[pair] = stored
         if frames:

@@ -17,7 +17,12 @@ from kama.tui.widgets.spark import curve
 
 _BAR, _PAST = 8, 60
 # What goes into a queue and what comes out, as the counters call it.
-_FLOWS = {"transmit": ("accepted", "stored"), "send_back": ("offered", "written"), "peers": ("forwarded", "forwarded")}
+_FLOWS = {
+    "transmit": ("accepted", "stored"),
+    "send_back": ("offered", "written"),
+    "log": ("stored", "folded"),
+    "peers": ("forwarded", "forwarded"),
+}
 
 
 @dataclass(slots=True)
