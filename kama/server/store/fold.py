@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import os
 import signal
 import sqlite3
@@ -97,15 +98,17 @@ class Chunk:
             self.new += [(user, conversation) for user in sorted(set(participants(conversation) or ()))]
 
     def _add_progress(self, progress: ProgressRecord, end: int) -> None:
+        rows, cursors = self.rows, self.cursors
         for uuid in progress.sent:
-            row = self.rows.get(uuid)
+            row = rows.get(uuid)
             if row is None:
                 self.sent.setdefault(uuid, progress.at)
             elif row[_STATUS] < 1:
                 row[_STATUS], row[_SEND_AT] = 1, progress.at
         for user, conversation, *seqs in progress.cursors:
-            known = self.cursors.setdefault((user, conversation), [0, 0, 0])
-            known[:] = map(max, known, seqs)
+            key = (user, conversation)
+            known = cursors.get(key)
+            cursors[key] = seqs if known is None else list(map(max, known, seqs))
         if progress.receipts:
             self.receipts.append((end, progress))
 
@@ -172,7 +175,7 @@ class Fold:
             if one_by_one:
                 report.refused = self._insert_what_goes(chunk)
             else:
-                connection.executemany(_INSERT, _in_order(chunk.rows.values()))
+                connection.executemany(_INSERT, list(chunk.rows.values()))
             connection.executemany(_SEQ, chunk.seqs.items())
             connection.executemany(_OPEN_CURSOR, chunk.new)
             touched = self._mark_sent(chunk.sent)
@@ -237,11 +240,6 @@ class Fold:
         self._connection.close()
 
 
-def _in_order(rows: Iterable[Row]) -> list[Row]:
-    """By conversation: then the index that has it is walked from one end to the other."""
-    return sorted(rows, key=lambda row: (row[1], row[2]))
-
-
 def _some(records: Iterator[Record]) -> Iterator[Record]:
     """As many as one transaction takes."""
     size = 0
@@ -295,6 +293,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with contextlib.suppress(OSError, AttributeError):
         os.nice(_NICE)
+    gc.disable()  # nothing here is part of a circle, and there are millions of rows
     fold = Fold(options.database, options.folder, options.log_id, is_durable=options.durable)
     # Who started it may be gone while it works: then nobody is told, and the store has it all the same.
     with contextlib.closing(fold), contextlib.suppress(BrokenPipeError):
