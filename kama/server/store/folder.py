@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from pathlib import Path
 import structlog
 from sqlalchemy.exc import TimeoutError as StoreTimeoutError
 
+import kama
 from kama.server.store.log_records import Report, Rise, read_report
 from kama.server.tasks import cancel, spawn
 
@@ -60,8 +62,11 @@ class Folder:
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_EVERY, self._ask)
 
-    async def wait(self, position: int, patience: float = _PATIENCE) -> None:
-        """Until the store is there. Raises SQLAlchemy's TimeoutError, which is transient."""
+    async def wait(self, position: int, patience: float | None = _PATIENCE) -> None:
+        """Until the store is there; for at most `patience` seconds, where there is an end to it.
+
+        Raises SQLAlchemy's TimeoutError, which is transient.
+        """
         if self.folded >= position:
             return
         future = asyncio.get_running_loop().create_future()
@@ -107,10 +112,9 @@ class Folder:
             before = self.folded
             try:
                 code = await self._serve()
-            except OSError as error:
-                code, why = None, repr(error)
-            else:
                 why = f"ended with {code}"
+            except Exception as error:
+                code, why = None, f"failed: {error!r}"
             if self.folded > before:
                 delay = _RESTART_FIRST
             if self._is_over():
@@ -121,10 +125,17 @@ class Folder:
             delay = min(delay * 2, _RESTART_MAX)
 
     async def _serve(self) -> int:
-        command = [sys.executable, "-m", "kama.server.store.fold", str(self._database), str(self._folder)]
-        options = ["--durable"] if self._is_durable else []
+        # The kama that runs here, whatever the folder has that this was started in; and out of the terminal's group,
+        # where a Ctrl-C would reach it.
+        paths = [str(Path(kama.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+        command = [sys.executable, "-P", "-m", "kama.server.store.fold", str(self._database), str(self._folder)]
         process = await asyncio.create_subprocess_exec(
-            *command, self._log_id.hex(), *options, stdin=PIPE, stdout=PIPE, limit=_REPORT_MAX
+            *(*command, self._log_id.hex(), *(["--durable"] if self._is_durable else [])),
+            stdin=PIPE,
+            stdout=PIPE,
+            limit=_REPORT_MAX,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            start_new_session=True,
         )
         self._process = process
         assert process.stdin is not None and process.stdout is not None

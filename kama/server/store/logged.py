@@ -73,7 +73,7 @@ class LoggedDatabase(Database):
                 str(error), field="store.url", hint="put the database and its log back together, or move the log away"
             ) from None
         self.folder.open(log_id, folded)
-        await self.folder.wait(self.log.end, patience=float("inf"))
+        await self.folder.wait(self.log.end, patience=None)
 
     async def _place(self) -> tuple[bytes, int]:
         async with super().write() as tx:
