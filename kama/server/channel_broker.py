@@ -27,6 +27,7 @@ class ChannelBroker:
         self._waiting: OrderedDict[asyncio.Future[bool], Record] = OrderedDict()
         self._wake = asyncio.Event()
         self._closed = False
+        self._is_idle = False
 
     @property
     def depth(self) -> int:
@@ -53,7 +54,9 @@ class ChannelBroker:
 
     def publish_now(self, record: Record) -> bool:
         self._refuse_when_closed()
-        if self._waiting or len(self._records) >= self._size:
+        # Who takes the batches is only waiting for its turn of the loop: what comes within one is one batch.
+        is_full = len(self._records) >= self._size and not self._is_idle
+        if self._waiting or is_full:
             return False
         self._records.append(record)
         self._wake.set()
@@ -77,7 +80,11 @@ class ChannelBroker:
                 if self._closed:
                     return
                 self._wake.clear()
-                await self._wake.wait()
+                self._is_idle = True
+                try:
+                    await self._wake.wait()
+                finally:
+                    self._is_idle = False
             batch, self._records = self._records, []
             self._in_hand = len(batch)
             self._let_in()

@@ -41,9 +41,10 @@ from kama.server.traffic import HighMark
 
 log = structlog.get_logger("kama.chat")
 
+_SIGNAL = int(MessageType.AUDIO_OR_VIDEO)
 _RETRY_FIRST = 0.05
 _RETRY_MAX = 5.0
-_YIELD_EVERY = 50
+_YIELD_EVERY = 500
 
 
 @dataclass(slots=True)
@@ -184,7 +185,7 @@ class ChatServer:
 
     def _check(self, request: ChatMessageRequest, sender: Identity) -> bool:
         """Whether it is ephemeral: a call signal that is not stored."""
-        if not sender.may_act_for(request.send_id):
+        if request.send_id != sender.user_id and not sender.may_act_for(request.send_id):
             raise Forbidden(f"expected send_id {sender.user_id}, got {request.send_id}", field="send_id")
         size = len(request.content) + len(request.av_data)
         if size > self._file_max_size:
@@ -192,7 +193,7 @@ class ChatServer:
                 f"expected at most {self._file_max_size} characters of content and av_data, got {size}",
                 field="content" if request.content else "av_data",
             )
-        return request.type == MessageType.AUDIO_OR_VIDEO and not is_stored_signal(request)
+        return request.type == _SIGNAL and not is_stored_signal(request)
 
     def _check_member(self, request: ChatMessageRequest, members: Collection[str] | None) -> None:
         if members is None:
@@ -209,6 +210,7 @@ class ChatServer:
             kept = [record for record in batch if not record.ephemeral]
             placed = iter(await self._store_all(kept))
             elsewhere: list[tuple[Collection[str], Event]] = []
+            are_others = self._peers.are_there
             for number, record in enumerate(batch, 1):
                 try:
                     if record.ephemeral:
@@ -219,7 +221,7 @@ class ChatServer:
                             users = self._delivery.deliver_now(back)
                             if users is None:
                                 users = await self._deliver(back)
-                            if self._peers.are_there:
+                            if are_others:
                                 elsewhere.append((users, Delivered(back.conversation, Raw(back.frame))))
                         record.settled(outcome)
                 except Exception as error:
