@@ -112,7 +112,11 @@ async def test_who_gives_up_waiting_takes_no_room() -> None:
 async def test_what_comes_within_one_turn_of_the_loop_is_one_batch_however_much_it_is() -> None:
     broker = ChannelBroker(2)
     batches = broker.batches()
-    first = asyncio.ensure_future(anext(batches))
+
+    async def take() -> Sequence[Record]:
+        return await anext(batches)
+
+    first = spawn(take(), name="taking")
     await asyncio.sleep(0)  # it waits for something to take
     records = [build_record() for _ in range(5)]
     assert all(map(broker.publish_now, records))
