@@ -58,12 +58,13 @@ WHERE user_id = ? AND conversation = ?
 """
 _MARK_SENT = "UPDATE message SET status = 1, send_at = ? WHERE uuid = ? AND status < 1 RETURNING conversation"
 # A receipt covers all earlier messages; those up to the user's cursor were covered by the last one.
+# Not `client_msg_id IS NOT NULL`: SQLite 3.40 answers 1 to that whatever is in the row.
 _RECEIPT = """
 UPDATE message SET status = :status
 WHERE conversation = :conversation AND seq <= :seq AND status < :status AND (send_id != :user OR receive_id = :user)
 AND seq > (SELECT CASE :status WHEN 3 THEN read_seq ELSE delivered_seq END FROM cursor
            WHERE user_id = :user AND conversation = :conversation)
-RETURNING uuid, conversation, seq, send_id, client_msg_id IS NOT NULL
+RETURNING uuid, conversation, seq, send_id, client_msg_id
 """
 
 Row = list[Any]
@@ -216,8 +217,8 @@ class Fold:
             values = {"user": user, "conversation": conversation, "status": status, "seq": seq}
             rows = self._connection.execute(_RECEIPT, values).fetchall()
             rises += [
-                Rise(uuid, key, number, send_id, bool(has_client_id), status, user)
-                for uuid, key, number, send_id, has_client_id in rows
+                Rise(uuid, key, number, send_id, client_msg_id is not None, status, user)
+                for uuid, key, number, send_id, client_msg_id in rows
             ]
         return rises
 
