@@ -74,7 +74,7 @@ def test_settings_of_one_section_come_from_several_places(write: Write) -> None:
 @pytest.mark.parametrize("setting", [item.setting for item in setting_fields()])
 def test_every_setting_can_be_set_by_its_variable(setting: str) -> None:
     values = {"auth.secret": "s" * 40, "auth.algorithm": "HS512", "limits.multi_login": "reject", "node.id": "7"}
-    values |= {"node.mode": "kafka", "store.synchronous": "full", "log.level": "error", "log.format": "json"}
+    values |= {"node.mode": "kafka", "store.durability": "disk", "log.level": "error", "log.format": "json"}
     values |= {"store.url": "postgresql+asyncpg://h/d", "redis.url": "redis://h", "server.host": "::1"}
     values |= {"server.allowed_origins": "https://a.example", "kafka.bootstrap_servers": "a:1,b:2"}
     values |= {"kafka.partitions": "3", "kafka.compression": "gzip", "kafka.security_protocol": "SSL"}

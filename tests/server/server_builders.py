@@ -7,22 +7,28 @@ import itertools
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import pytest
 from hypothesis import Phase, settings
 from sqlalchemy import delete
 
 from kama.protocol import ChatMessageRequest, Message, MessageType, build_message, conversation_id
 from kama.server.auth import Identity
 from kama.server.broker import Record
+from kama.server.message_back import MessageBack
 from kama.server.store.database import Database
 from kama.server.store.logged import LoggedDatabase, LoggedMessages, LoggedProgress
 from kama.server.store.messages import MessageStore
-from kama.server.store.progress import ProgressStore
-from kama.server.store.schema import metadata
+from kama.server.store.progress import Progress, ProgressStore
+from kama.server.store.schema import log_positions, metadata
 
 NOON_MS = 1_800_000_000_000
 # Examples that go through a database: shrinking a failed one would take longer than a test may.
 THROUGH_A_DATABASE = settings(deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 _uuids = itertools.count(1)
+
+POSTGRES = pytest.param("postgres", marks=pytest.mark.postgres)
+# For what a log in front of the database does in another way, or not at all.
+SQL_ALONE = pytest.mark.parametrize("database", ["sqlite", POSTGRES], indirect=True)
 
 
 def build_request(send_id: str = "U1", receive_id: str = "U2", **fields: Any) -> ChatMessageRequest:
@@ -57,10 +63,17 @@ def progress_in(database: Database) -> ProgressStore:
     return LoggedProgress(database) if isinstance(database, LoggedDatabase) else ProgressStore(database)
 
 
+def written_to(user_id: str, *backs: MessageBack | None) -> Progress:
+    """These messages were written to a socket of the user."""
+    return Progress(sent={back.uuid: (user_id, back) for back in backs if back is not None})
+
+
 async def wipe(database: Database) -> None:
+    """Stores that are to see it empty are made after this: they may remember."""
     async with database.write() as tx:
         for table in reversed(metadata.sorted_tables):
-            await tx.execute(delete(table))
+            if table is not log_positions:
+                await tx.execute(delete(table))
 
 
 async def until(condition: Callable[[], bool], timeout: float = 10) -> None:
@@ -76,7 +89,7 @@ class Loop:
     def __init__(self, runner: asyncio.Runner, database: Database) -> None:
         self._runner = runner
         self.database = database
-        self.messages = MessageStore(database)
+        self.messages = messages_in(database)
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         return self._runner.run(coroutine)
@@ -84,4 +97,5 @@ class Loop:
     def run_on_empty(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """One example: on tables as they were on the first day."""
         self.run(wipe(self.database))
+        self.messages = messages_in(self.database)
         return self.run(coroutine)

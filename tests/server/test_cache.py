@@ -11,13 +11,24 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from server_builders import THROUGH_A_DATABASE, Loop, build_record, build_stored, until
+from server_builders import (
+    SQL_ALONE,
+    THROUGH_A_DATABASE,
+    Loop,
+    build_record,
+    build_stored,
+    messages_in,
+    progress_in,
+    until,
+)
 
 from kama.protocol import Message, MessageStatus
 from kama.server.cache import CacheBackend, Change, HistoryCache, HistoryReader, MemoryBackend, Snapshot
 from kama.server.cache_redis import RedisBackend
+from kama.server.store.database import Database
+from kama.server.store.logged import LoggedDatabase, LoggedMessages
 from kama.server.store.messages import History, MessageStore
-from kama.server.store.progress import Progress, ProgressStore
+from kama.server.store.progress import Progress
 from kama.server.tasks import cancel, spawn
 
 MakeBackend = Callable[..., CacheBackend]
@@ -153,14 +164,22 @@ async def test_conversations_do_not_mix(backend: CacheBackend, key: str) -> None
 # --- HistoryReader and HistoryCache
 
 
-class CountingStore(MessageStore):
-    """The real store, and how often a history was read from it."""
+class Counting(MessageStore):
+    """A real store, and how often a history was read from it."""
 
     reads = 0
 
     async def history(self, *args: Any, **window: Any) -> History:
         self.reads += 1
         return await super().history(*args, **window)
+
+
+class CountingLogged(Counting, LoggedMessages):
+    pass
+
+
+def counting_store(database: Database) -> Counting:
+    return CountingLogged(database) if isinstance(database, LoggedDatabase) else Counting(database)
 
 
 @pytest.fixture
@@ -177,7 +196,7 @@ async def settled(cache: HistoryCache) -> None:
 
 async def test_a_second_read_does_not_ask_the_store_for_messages(database: Any, cache: HistoryCache) -> None:
     user = next(_pairs)
-    store = CountingStore(database)
+    store = counting_store(database)
     reader = HistoryReader(store, cache, MAX)
     await store.insert_batch([build_record("U0", user) for _ in range(3)])
     first = await reader.read(f"U0_{user}", 10)
@@ -186,15 +205,16 @@ async def test_a_second_read_does_not_ask_the_store_for_messages(database: Any, 
     assert (store.reads, cache.hits, cache.misses) == (1, 1, 1)
 
 
+@SQL_ALONE
 async def test_a_copy_that_was_kept_up_to_date_is_used(database: Any, cache: HistoryCache) -> None:
     user = next(_pairs)
     key = f"U0_{user}"
-    store = CountingStore(database)
+    store = counting_store(database)
     reader = HistoryReader(store, cache, MAX)
     await store.insert_batch([build_record("U0", user)])
     await reader.read(key, 10)
     batch = await store.insert_batch([build_record("U0", user)])
-    cache.submit(key, batch.versions[key], messages=[message for message in batch.messages if message])
+    cache.submit(key, batch.versions[key], messages=batch.fresh[key])
     await settled(cache)
     assert [message.seq for message in await reader.read(key, 10)] == [1, 2]
     assert store.reads == 1
@@ -204,7 +224,7 @@ async def test_every_window_of_a_conversation_equals_the_stores(database: Any, c
     """Within the copy, across its older end, past both ends; from a cold cache and from a warm one."""
     user = next(_pairs)
     key = f"U0_{user}"
-    store = MessageStore(database)
+    store = messages_in(database)
     reader = HistoryReader(store, cache, MAX)
     await store.insert_batch([build_record("U0", user) for _ in range(MAX + 3)])
     seqs = [None, *range(MAX + 5)]
@@ -227,7 +247,7 @@ async def test_a_copy_of_another_version_is_not_used(cache: HistoryCache, key: s
 async def test_the_cached_avatar_is_the_stored_one(database: Any, cache: HistoryCache) -> None:
     """KamaChat defect 30: the cache held another path than the database."""
     user = next(_pairs)
-    store = MessageStore(database)
+    store = messages_in(database)
     reader = HistoryReader(store, cache, MAX)
     await store.insert_batch([build_record("U0", user, send_avatar="https://example.org/static/a.png")])
     for _ in range(2):
@@ -237,7 +257,7 @@ async def test_the_cached_avatar_is_the_stored_one(database: Any, cache: History
 
 
 async def test_an_empty_conversation_asks_nobody(database: Any, cache: HistoryCache) -> None:
-    assert await HistoryReader(MessageStore(database), cache, MAX).read("U8_U9", 10) == []
+    assert await HistoryReader(messages_in(database), cache, MAX).read("U8_U9", 10) == []
     assert (cache.hits, cache.misses) == (0, 0)
 
 
@@ -356,19 +376,19 @@ async def play(loop: Loop, held: Held, plan: list[Any]) -> None:
     cache = HistoryCache(held)
     worker = spawn(cache._work(), name="worker")
     reader = HistoryReader(loop.messages, cache, MAX)
-    progress = ProgressStore(loop.database)
+    progress = progress_in(loop.database)
     remembered = await loop.messages.history(key, MAX)
     for step in [*plan, ("let go",), ("settle",), ("read", 6, None, None), ("settle",), ("read", 6, None, None)]:
         match step:
             case ("send", count, told):
                 batch = await loop.messages.insert_batch([build_record("U0", user) for _ in range(count)])
-                if told:
-                    messages = [message for message in batch.messages if message is not None]
-                    cache.submit(key, batch.versions[key], messages=messages)
+                for moved, version in batch.versions.items():
+                    if told:
+                        cache.submit(moved, version, messages=batch.fresh[moved])
             case ("mark", seq, status, told):
                 statuses = {(user, key, MessageStatus(status)): seq}
                 changes, versions = await progress.apply(Progress(receipts=statuses))
-                if told and changes:
+                if told and versions:
                     cache.submit(key, versions[key], statuses={change.seq: change.status for change in changes})
             case ("read", limit, before_seq, after_seq):
                 window = {"before_seq": before_seq, "after_seq": after_seq}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from server_builders import THROUGH_A_DATABASE, Loop, build_request, identity_of, until, wipe
+from server_builders import SQL_ALONE, THROUGH_A_DATABASE, Loop, build_request, identity_of, until, wipe
 from sqlalchemy.exc import IntegrityError, OperationalError
 from structlog.testing import capture_logs
 
@@ -29,6 +29,7 @@ from kama.server.registry import ClientRegistry
 from kama.server.snowflake import Snowflake
 from kama.server.store.database import Database
 from kama.server.store.groups import GroupStore
+from kama.server.store.logged import LoggedDatabase, LoggedMessages
 from kama.server.store.messages import Batch, MessageStore
 from kama.server.tasks import spawn
 
@@ -66,7 +67,7 @@ class Conn:
 
 
 class Store(MessageStore):
-    """The real store, which fails when told to: the next times, or for good with one content."""
+    """A real store, which fails when told to: the next times, or for good with one content."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
@@ -84,11 +85,15 @@ class Store(MessageStore):
         return await super().insert_batch(records)
 
 
+class LoggedStore(Store, LoggedMessages):
+    pass
+
+
 class House:
     """A ChatServer and all that it talks to."""
 
     def __init__(self, database: Database, *, size: int = 100, rate: float = 0, timeout: float = 5) -> None:
-        self.store = Store(database)
+        self.store = LoggedStore(database) if isinstance(database, LoggedDatabase) else Store(database)
         self.groups = GroupStore(database)
         self.broker = ChannelBroker(size)
         self.registry = ClientRegistry(100, 8, "allow")
@@ -203,6 +208,7 @@ async def test_under_load_many_messages_share_a_transaction(house: House) -> Non
     assert (counters.stored, counters.batches <= 2, counters.largest_batch >= 49) == (50, True, True)
 
 
+@SQL_ALONE
 async def test_the_cached_history_follows(house: House) -> None:
     await house.cache.start()
     await house.send(content="first")
@@ -473,6 +479,7 @@ async def test_members_that_cannot_be_read_delay_the_delivery_and_do_not_end_it(
     receiver = house.login("U2")
     house.store.gate.clear()
     await house.send("U1", "G1")
+    house.membership.forget("G1")
     members, failures = house.membership.members, [down(), down()]
 
     async def failing(group_id: str) -> frozenset[str] | None:

@@ -346,7 +346,7 @@ async def test_a_fault_with_one_word_does_not_stop_those_behind_it(rig: Rig, mon
 
 def test_every_word_is_read_as_it_was_written() -> None:
     words: Sequence[Event] = [
-        Delivered("U1_U2", build_stored(1)), Signalled("U1", Raw(FRAME)), Notified("U1", Raw(FRAME)),
+        Delivered("U1_U2", Raw(encode(build_stored(1)))), Signalled("U1", Raw(FRAME)), Notified("U1", Raw(FRAME)),
         Closed("U1", 4002, "spam", ["c1"]), Closed("U1", 1000, ""), GroupChanged("G1"), Joined(),
     ]  # fmt: skip
     assert msgspec.json.decode(encode(words), type=list[Event]) == words

@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from server_builders import THROUGH_A_DATABASE, Loop, build_record, until, wipe
+from server_builders import SQL_ALONE, THROUGH_A_DATABASE, Loop, build_record, messages_in, until, wipe
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from structlog.testing import capture_logs
 
 from kama.protocol import MessageStatus, MessageType
 from kama.server.cache import HistoryCache, MemoryBackend
-from kama.server.message_back import MessageBack, message_back
+from kama.server.message_back import MessageBack
 from kama.server.status import StatusWriter
 from kama.server.store.database import Database
-from kama.server.store.messages import MessageStore
+from kama.server.store.logged import LoggedDatabase, LoggedProgress
 from kama.server.store.progress import Progress, ProgressStore, StatusChange
 from kama.server.store.schema import cursors
 
@@ -29,7 +29,7 @@ KEY = "U1_U2"
 
 
 class Store(ProgressStore):
-    """The real store, which can be held up or made to fail, and remembers what it was given."""
+    """A real store, which can be held up or made to fail, and remembers what it was given."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
@@ -51,13 +51,17 @@ class Store(ProgressStore):
         return await super().apply(progress)
 
 
+class LoggedStore(Store, LoggedProgress):
+    pass
+
+
 class Desk:
     """A StatusWriter with what is around it, and the frames that senders were told."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self.messages = MessageStore(database)
-        self.store = Store(database)
+        self.messages = messages_in(database)
+        self.store = LoggedStore(database) if isinstance(database, LoggedDatabase) else Store(database)
         self.cache = HistoryCache(MemoryBackend(60, 100))
         self.told: list[tuple[str, dict[str, Any]]] = []
         self.writer = StatusWriter(self.store, self.cache, self._tell)
@@ -68,8 +72,7 @@ class Desk:
     async def insert(self, *pairs: tuple[str, str], **fields: Any) -> list[MessageBack]:
         records = [build_record(*pair, **fields) for pair in pairs]
         batch = await self.messages.insert_batch(records)
-        places = zip(batch.outcomes, batch.messages, strict=True)
-        return [message_back(stored.conversation, message) for stored, message in places if message is not None]
+        return [back for back in batch.backs if back is not None]
 
     async def settled(self) -> None:
         await until(lambda: self.writer.depth == 0)
@@ -186,6 +189,7 @@ async def test_marks_gather_while_a_batch_is_written(desk: Desk) -> None:
     assert await desk.statuses() == [1] * 50
 
 
+@SQL_ALONE
 async def test_the_cached_history_shows_the_new_status(desk: Desk) -> None:
     (back,) = await desk.insert(("U1", "U2"))
     desk.cache.fill(KEY, await desk.messages.history(KEY, 10))

@@ -252,6 +252,7 @@ class LoggedProgress(ProgressStore):
     def __init__(self, database: LoggedDatabase) -> None:
         super().__init__(database)
         self._logged = database
+        self._sent: Lately[int, bool] = Lately()
 
     async def apply(self, progress: Progress) -> tuple[list[StatusChange], Mapping[str, int]]:
         record = ProgressRecord(
@@ -264,8 +265,10 @@ class LoggedProgress(ProgressStore):
             end = await self._logged.append(PROGRESS, write_progress(record), 0)
         changes: list[StatusChange] = []
         for user_id, back in progress.sent.values():
-            if back.unsent:
+            # A copy that was read back from the store does not know what has become of the message since.
+            if back.unsent and self._sent.get(back.uuid) is None:
                 back.unsent = False
+                self._sent.put(back.uuid, True)
                 changes.append(
                     StatusChange(
                         back.uuid,
@@ -278,16 +281,18 @@ class LoggedProgress(ProgressStore):
                     )
                 )
         if progress.receipts:
-            changes += [
-                StatusChange(
-                    rise.uuid,
-                    rise.conversation,
-                    rise.seq,
-                    rise.send_id,
-                    rise.has_client_id,
-                    MessageStatus(rise.status),
-                    rise.user_id,
+            for rise in await self._logged.folder.rises(end):
+                self._sent.put(rise.uuid, True)
+                changes.append(
+                    StatusChange(
+                        rise.uuid,
+                        rise.conversation,
+                        rise.seq,
+                        rise.send_id,
+                        rise.has_client_id,
+                        MessageStatus(rise.status),
+                        rise.user_id,
+                    )
                 )
-                for rise in await self._logged.folder.rises(end)
-            ]
+        self._sent.turn_over(end, self._logged.folder.folded)
         return changes, {}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from server_builders import build_record
+from server_builders import SQL_ALONE, build_record
 from sqlalchemy import URL, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -149,6 +149,7 @@ async def without_table(database: Database, name: str) -> AsyncIterator[None]:
         await tx.execute(text(f"ALTER TABLE away RENAME TO {name}"))
 
 
+@SQL_ALONE
 async def test_a_table_that_comes_back_takes_what_waited_for_it(database: Database, messages: MessageStore) -> None:
     record = build_record()
     async with without_table(database, "message"):

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from server_builders import THROUGH_A_DATABASE, Loop, build_record
+from server_builders import SQL_ALONE, THROUGH_A_DATABASE, Loop, build_record, build_stored, progress_in, written_to
 from sqlalchemy import select
 
 from kama.protocol import MessageStatus
-from kama.server.broker import Record
+from kama.server.message_back import MessageBack, message_back
 from kama.server.store.database import Database
 from kama.server.store.groups import GroupStore
 from kama.server.store.messages import MessageStore
@@ -33,10 +33,9 @@ async def cursors_of(database: Database) -> dict[tuple[str, str], tuple[int, int
         return {(row[0], row[1]): (row[2], row[3], row[4]) for row in await connection.execute(select(cursors))}
 
 
-async def insert(messages: MessageStore, *pairs: tuple[str, str]) -> list[Record]:
-    records = [build_record(*pair) for pair in pairs]
-    await messages.insert_batch(records)
-    return records
+async def insert(messages: MessageStore, *pairs: tuple[str, str]) -> list[MessageBack]:
+    batch = await messages.insert_batch([build_record(*pair) for pair in pairs])
+    return [back for back in batch.backs if back is not None]
 
 
 def receipt(user: str, conversation: str, seq: int, status: MessageStatus) -> Progress:
@@ -46,24 +45,32 @@ def receipt(user: str, conversation: str, seq: int, status: MessageStatus) -> Pr
 
 async def test_a_written_message_is_sent(messages: MessageStore, progress: ProgressStore, database: Database) -> None:
     first, second = await insert(messages, ("U1", "U2"), ("U1", "U2"))
-    changes, versions = await progress.apply(Progress(sent={first.uuid: "U2"}))
+    changes, _ = await progress.apply(written_to("U2", first))
     assert await statuses_of(database) == [1, 0]
     assert changes == [StatusChange(first.uuid, "U1_U2", 1, "U1", False, SENT, "U2")]
-    assert versions == {"U1_U2": 2}
-    assert await messages.head("U1_U2") == (2, 2)
+
+
+@SQL_ALONE
+async def test_a_status_that_rose_is_a_new_version_of_the_history(
+    messages: MessageStore, progress: ProgressStore
+) -> None:
+    (back,) = await insert(messages, ("U1", "U2"))
+    assert (await progress.apply(written_to("U2", back)))[1] == {"U1_U2": 2}
+    assert await messages.head("U1_U2") == (1, 2)
 
 
 async def test_the_time_of_sending_is_kept(messages: MessageStore, progress: ProgressStore, database: Database) -> None:
     """KamaChat defect 8: `send_at` was never set."""
-    (record,) = await insert(messages, ("U1", "U2"))
-    await progress.apply(Progress(sent={record.uuid: "U2"}))
+    (back,) = await insert(messages, ("U1", "U2"))
+    await progress.apply(written_to("U2", back))
     async with database.read() as connection:
         assert (await connection.execute(select(table.c.send_at))).scalar_one() > 1_600_000_000_000
 
 
+@SQL_ALONE
 async def test_a_uuid_that_was_never_stored_changes_nothing(progress: ProgressStore) -> None:
     """KamaChat defect 8: a call signal that is not stored has no row to mark."""
-    assert await progress.apply(Progress(sent={12345: "U2"})) == ([], {})
+    assert await progress.apply(written_to("U2", message_back("U1_U2", build_stored(1)))) == ([], {})
 
 
 async def test_a_receipt_covers_all_earlier_messages(
@@ -103,20 +110,26 @@ async def test_a_receipt_of_somebody_without_a_part_changes_nothing(
 async def test_a_late_delivered_does_not_undo_read(
     messages: MessageStore, progress: ProgressStore, database: Database
 ) -> None:
-    (record,) = await insert(messages, ("U1", "U2"))
+    (back,) = await insert(messages, ("U1", "U2"))
     await progress.apply(receipt("U2", "U1_U2", 1, READ))
     assert await progress.apply(receipt("U2", "U1_U2", 1, DELIVERED)) == ([], {})
-    assert await progress.apply(Progress(sent={record.uuid: "U2"})) == ([], {})
+    await progress.apply(written_to("U2", back))
     assert await statuses_of(database) == [3]
+
+
+@SQL_ALONE
+async def test_a_late_sent_is_no_change(messages: MessageStore, progress: ProgressStore) -> None:
+    (back,) = await insert(messages, ("U1", "U2"))
+    await progress.apply(receipt("U2", "U1_U2", 1, READ))
+    assert await progress.apply(written_to("U2", back)) == ([], {})
 
 
 async def test_delivered_and_read_in_one_batch_report_both(messages: MessageStore, progress: ProgressStore) -> None:
     await insert(messages, ("U1", "U2"), ("U1", "U2"))
     both = receipt("U2", "U1_U2", 2, DELIVERED)
     both.receipts["U2", "U1_U2", READ] = 1
-    changes, versions = await progress.apply(both)
+    changes, _ = await progress.apply(both)
     assert {(change.seq, change.status) for change in changes} == {(1, 2), (2, 2), (1, 3)}
-    assert versions == {"U1_U2": 2}
 
 
 async def test_in_a_group_the_first_member_decides_and_each_has_a_cursor(
@@ -134,10 +147,9 @@ async def test_in_a_group_the_first_member_decides_and_each_has_a_cursor(
 async def test_more_marks_than_fit_one_statement_are_all_written(
     messages: MessageStore, progress: ProgressStore, database: Database
 ) -> None:
-    records = await insert(messages, *[("U1", "U2")] * 1100)
-    changes, versions = await progress.apply(Progress(sent={record.uuid: "U2" for record in records}))
+    backs = await insert(messages, *[("U1", "U2")] * 1100)
+    changes, _ = await progress.apply(written_to("U2", *backs))
     assert len(changes) == 1100
-    assert versions == {"U1_U2": 2}
     assert await statuses_of(database) == [1] * 1100
 
 
@@ -168,7 +180,7 @@ async def test_only_the_two_of_a_pair_have_a_part_in_it(
 
 def test_an_empty_progress_is_false_and_any_other_is_true() -> None:
     assert not Progress()
-    assert Progress(sent={1: "U1"})
+    assert written_to("U1", message_back("U1_U2", build_stored(1)))
     assert Progress(cursors={("U1", "c"): [0, 0, 0]})
     assert Progress(receipts={("U1", "c", READ): 1})
 
@@ -193,12 +205,11 @@ def test_nothing_ever_goes_back_and_twice_is_once(loop: Loop) -> None:
 
 
 async def apply_and_compare(loop: Loop, batches: list[list[Any]]) -> None:
-    progress = ProgressStore(loop.database)
-    records = await insert(loop.messages, *[("U1", "U2"), ("U2", "U1")] * (COUNT // 2))
-    uuids = [record.uuid for record in records]
+    progress = progress_in(loop.database)
+    backs = await insert(loop.messages, *[("U1", "U2"), ("U2", "U1")] * (COUNT // 2))
     before_statuses, before_cursors = await statuses_of(loop.database), await cursors_of(loop.database)
     for batch in batches:
-        given_progress = progress_of(batch, uuids)
+        given_progress = progress_of(batch, backs)
         changes, _ = await progress.apply(given_progress)
         statuses, seqs = await statuses_of(loop.database), await cursors_of(loop.database)
         assert all(new >= old for new, old in zip(statuses, before_statuses, strict=True))
@@ -214,7 +225,7 @@ async def apply_and_compare(loop: Loop, batches: list[list[Any]]) -> None:
         before_statuses, before_cursors = statuses, seqs
 
 
-def progress_of(batch: list[Any], uuids: list[int]) -> Progress:
+def progress_of(batch: list[Any], backs: list[MessageBack]) -> Progress:
     """As StatusWriter gathers it: who has read has received, and who has received was sent."""
     progress = Progress()
     for user, seq, status in batch:
@@ -222,7 +233,7 @@ def progress_of(batch: list[Any], uuids: list[int]) -> Progress:
         for level in range(status):
             levels[level] = max(levels[level], seq)
         if status == SENT:
-            progress.sent.setdefault(uuids[seq - 1], user)
+            progress.sent.setdefault(backs[seq - 1].uuid, (user, backs[seq - 1]))
         else:
             key = (user, "U1_U2", status)
             progress.receipts[key] = max(seq, progress.receipts.get(key, 0))

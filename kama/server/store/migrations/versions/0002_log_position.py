@@ -13,7 +13,7 @@ def upgrade() -> None:
     op.create_table(
         "log_position",
         sa.Column("log_id", sa.String(32), primary_key=True),
-        sa.Column("position", sa.BigInteger, nullable=False),
+        sa.Column("position", sa.BigInteger().with_variant(sa.Integer, "sqlite"), nullable=False),
     )
 
 
