@@ -23,6 +23,7 @@ from kama.server.app import Node, NodeServer, build_app, server_config
 from kama.server.auth import Identity
 from kama.server.message_back import MessageBack
 from kama.server.tasks import spawn
+from kama.server.websocket import SocketOwner
 from kama.server.ws_gateway import ConnLimits, UserConn
 from kama.settings import Settings
 
@@ -37,40 +38,36 @@ class Nowhere:
     """A socket whose peer says nothing, and takes everything: at once, or now and then."""
 
     def __init__(self) -> None:
-        self._takes = asyncio.Event()
-        self._takes.set()
-        self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.can_write = True
         self.ended: tuple[int, str] | None = None
-
-    @property
-    def can_write(self) -> bool:
-        return self._takes.is_set()
+        self._owner: SocketOwner | None = None
 
     @property
     def unsent(self) -> int | None:
         return 0
 
-    async def receive_frame(self) -> bytes | None:
-        await self._end
-        return None
+    def listen(self, owner: SocketOwner) -> None:
+        self._owner = owner
+
+    def hold(self) -> None:
+        """Nothing comes anyway."""
+
+    def release(self) -> None:
+        """Nothing comes anyway."""
 
     def write_frames(self, frames: Sequence[bytes]) -> bool:
         return self.ended is None
 
-    async def drain(self) -> None:
-        await self._takes.wait()
-
     def close_now(self, code: int, reason: str = "") -> None:
         self.ended = self.ended or (code, reason)
-        self._takes.set()
-        if not self._end.done():
-            self._end.set_result(None)
 
     async def take_now_and_then(self) -> None:
         while self.ended is None:
-            self._takes.clear()
+            self.can_write = False
             await asyncio.sleep(random.uniform(0, 2 * _SLOW_S))
-            self._takes.set()
+            self.can_write = True
+            if self._owner is not None:
+                self._owner.on_writable()
             await asyncio.sleep(_TURN_S)
 
 
@@ -99,7 +96,7 @@ class Crowd:
                 socket = Nowhere()
                 conn = self._new_conn(f"U{number:06}", socket)
                 self._node.registry.add(conn)
-                tasks.create_task(conn.run(_ignore))
+                conn.start(_ignore)
                 if number % _SLOW_SHARE == 0:
                     tasks.create_task(socket.take_now_and_then())
             await self._talk()
@@ -156,7 +153,7 @@ class Crowd:
             journal.risen("sent", back.uuid, back.conversation, back.seq, conn.user_id)
 
 
-async def _ignore(conn: UserConn, frame: bytes) -> None:
+def _ignore(conn: UserConn, frame: bytes) -> None:
     """Nobody says anything here."""
 
 

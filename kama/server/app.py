@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,6 +31,7 @@ from kama.server.kafka_records import NODES
 from kama.server.limits import TokenBuckets
 from kama.server.logs import configure_logs
 from kama.server.membership import Membership
+from kama.server.message_back import MessageBack
 from kama.server.metrics import metrics_registry
 from kama.server.node_view import NodeView
 from kama.server.peers import Peers
@@ -46,6 +48,8 @@ from kama.server.store.progress import ProgressStore
 from kama.server.watch import Watchers
 from kama.server.websocket import LINGER, Socket
 from kama.server.websocket_sansio import SansIOSocket
+from kama.server.websocket_upgrade import Upgrade
+from kama.server.write_turn import WriteTurn
 from kama.server.ws_gateway import ConnLimits, UserConn, retry_reason
 from kama.settings import Settings
 
@@ -112,6 +116,7 @@ class Node:
             TokenBuckets(_REFUSALS_PER_SECOND, _REFUSALS_AT_ONCE),
             self.journal,
         )
+        self._sent, self._left, self._turn = self._mark_sent, self.sessions.left, WriteTurn()
         self._backlog = StoreBacklog(self.messages, self.progress)
         self._conn_limits = ConnLimits(limits.channel_size, limits.send_back_max_bytes, limits.resume_max)
         self._welcome = self._welcome_frame()
@@ -142,21 +147,21 @@ class Node:
             welcome=self._welcome,
             backlog=self._backlog,
             limits=self._conn_limits,
-            sent=lambda conn, back, advance: self.status.mark_sent(conn.user_id, back, advance, conn.id),
+            sent=self._sent,
             closed=self._left,
             device=device,
             address=address,
             post_only=post_only,
             journal=self.journal,
+            turn=self._turn,
         )
 
     def check_open(self) -> None:
         if self.draining:
             raise Busy("the node is shutting down: go to another one, or come back later")
 
-    def _left(self, conn: UserConn) -> None:
-        self.registry.discard(conn)
-        self.directory.leave(conn)
+    def _mark_sent(self, conn: UserConn, back: MessageBack, advance: bool) -> None:
+        self.status.mark_sent(conn.user_id, back, advance, conn.id)
 
     def _directory(self) -> Directory:
         settings, limits = self.settings, self.settings.limits
@@ -361,16 +366,16 @@ def server_config(app: Starlette, settings: Settings) -> uvicorn.Config:
 def websocket_class(settings: Settings) -> Any:
     """What uvicorn makes a connection's protocol with. Raises SettingsError when picows is wanted and not there."""
     if settings.server.websocket == "websockets":
-        return SansIOSocket
+        return functools.partial(Upgrade, SansIOSocket)
     try:
         from kama.server.websocket_picows import picows_sockets  # compiled, and not everywhere to be had
     except ImportError as error:
         if settings.server.websocket == "auto":
-            return SansIOSocket
+            return functools.partial(Upgrade, SansIOSocket)
         raise SettingsError(
             f"expected picows to be installed, as with pip install 'kama[fast]': {error}", field="server.websocket"
         ) from None
-    return picows_sockets(settings.limits.message_size)
+    return functools.partial(Upgrade, picows_sockets(settings.limits.message_size))
 
 
 async def run(settings: Settings, tokens: TokenKeeper, on_started: Callable[[str], None]) -> None:

@@ -26,7 +26,7 @@ from kama.protocol import (
 from kama.server.auth import Identity
 from kama.server.guard import bearer_token, check_origin, error_response, read_body, read_bytes
 from kama.server.peers import Closed
-from kama.server.websocket import Socket, socket_of
+from kama.server.websocket import Socket, SocketReader, socket_of
 
 if TYPE_CHECKING:
     from kama.server.app import Node
@@ -108,11 +108,11 @@ def _own(identity: Identity, client_id: str) -> Identity:
 
 async def _first_frame(node: Node, socket: Socket, client_id: str) -> Identity:
     """For clients that can set neither header nor subprotocol: the token comes as the first frame."""
-    timeout = node.settings.auth.auth_timeout
+    timeout, reader = node.settings.auth.auth_timeout, SocketReader(socket)
     node.registry.pending += 1
     try:
         async with asyncio.timeout(timeout):
-            data = await socket.receive_frame()
+            data = await reader.receive_frame()
     except TimeoutError:
         raise Unauthorised(f'expected {{"type":"auth","token":"…"}} within {timeout:g} s, got nothing') from None
     finally:

@@ -52,6 +52,11 @@ class Pushed:
         self._last[conversation] = seq
         return True
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether something is to be read from the store."""
+        return bool(self._behind)
+
     def look_for(self, conversation: str, last_seq: int) -> None:
         """The store has the conversation up to `last_seq`: what of it was passed by is behind."""
         if last_seq > self._last.setdefault(conversation, 0 if not conversation.startswith("G") else last_seq):

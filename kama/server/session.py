@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Callable
-from typing import assert_never
+from collections.abc import Coroutine
+from typing import Any, assert_never
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -14,9 +12,7 @@ from kama.errors import BadParameter, CloseCode, DatabaseFailed, Forbidden, Kama
 from kama.protocol import (
     AuthFrame,
     ChatMessageRequest,
-    ControlFrame,
     DeliveredFrame,
-    ExpiringFrame,
     MessageStatus,
     PingFrame,
     PongFrame,
@@ -33,6 +29,7 @@ from kama.server.auth import TokenKeeper
 from kama.server.chat_server import ChatServer
 from kama.server.directory import Directory
 from kama.server.events import Journal
+from kama.server.expiry import Expiry
 from kama.server.limits import TokenBuckets
 from kama.server.membership import Membership
 from kama.server.message_back import message_back
@@ -44,12 +41,13 @@ from kama.server.ws_gateway import UserConn
 
 log = structlog.get_logger("kama.session")
 
-_WARN_BEFORE = 60.0
 _PONG = encode(PongFrame())
+
+StoreFrame = DeliveredFrame | ReadFrame | PullFrame
 
 
 class Sessions:
-    """Runs connections: registered before the first frame, undone after the last, each its own only."""
+    """Starts connections: registered before the first frame, undone at the end, each its own only."""
 
     def __init__(
         self,
@@ -77,7 +75,7 @@ class Sessions:
         self.refused_frames = 0
 
     async def connect(self, conn: UserConn) -> None:
-        """The run of one connection. Raises what the registry says when it may not come in."""
+        """Let a connection in, and start it. Raises what the registry says when it may not come in."""
         self._registry.add(conn)
         try:
             await self._enter(conn)
@@ -86,14 +84,17 @@ class Sessions:
             raise
         self._journal.traffic.logins += 1
         log.info("connected", conn=conn.id, user=conn.user_id, device=conn.device, address=conn.address)
-        expiry = _Expiry(conn)
-        try:
-            await conn.run(lambda conn, data: self._on_frame(conn, data, expiry))
-        finally:
-            expiry.cancel()
-            self._registry.discard(conn)
-            code, reason = conn.closing or (CloseCode.NORMAL, "")
-            log.info("disconnected", conn=conn.id, user=conn.user_id, code=int(code), reason=reason)
+        conn.expiry = Expiry(conn)
+        conn.start(self.on_frame)
+
+    def left(self, conn: UserConn) -> None:
+        """A connection was closed, by whomever."""
+        if conn.expiry is not None:
+            conn.expiry.cancel()
+        self._registry.discard(conn)
+        self._directory.leave(conn)
+        code, reason = conn.closing or (CloseCode.NORMAL, "")
+        log.info("disconnected", conn=conn.id, user=conn.user_id, code=int(code), reason=reason)
 
     async def _enter(self, conn: UserConn) -> None:
         """Known to all nodes before it is caught up: what is stored from now on finds its way here."""
@@ -102,15 +103,34 @@ class Sessions:
             gone = Closed(conn.user_id, CloseCode.REPLACED, "replaced by another login", list(replaced))
             self._peers.post((conn.user_id,), gone)
 
-    async def _on_frame(self, conn: UserConn, data: bytes, expiry: _Expiry) -> None:
+    def on_frame(self, conn: UserConn, data: bytes) -> Coroutine[Any, Any, None] | None:
+        """Handles a frame at once, but for what it gives: that has to be waited for."""
         client_msg_id: str | None = None
         try:
             frame = decode_frame(data)
             if isinstance(frame, ChatMessageRequest):
                 client_msg_id = frame.client_msg_id
+                if self._chat.accept_now(frame, conn.identity, conn.settled, conn.id):
+                    return None
+            elif isinstance(frame, PingFrame):
+                conn.offer_control(_PONG)
+                return None
+            elif isinstance(frame, AuthFrame):
+                self._refresh(conn, frame)
+                return None
+        except KamaError as error:
+            self._refuse(conn, error, client_msg_id)
+            return None
+        return self._handle_later(conn, frame, client_msg_id)
+
+    async def _handle_later(
+        self, conn: UserConn, frame: ChatMessageRequest | StoreFrame, client_msg_id: str | None
+    ) -> None:
+        try:
+            if isinstance(frame, ChatMessageRequest):
                 await self._chat.accept(frame, conn.identity, conn.settled, conn.id)
             else:
-                await self._on_control(conn, frame, expiry)
+                await self._ask_store(conn, frame)
         except KamaError as error:
             self._refuse(conn, error, client_msg_id)
         except SQLAlchemyError as error:
@@ -126,12 +146,8 @@ class Sessions:
         if self._abuse.take(conn.user_id) > 0:
             conn.close(CloseCode.ABUSE, "too many refused frames")
 
-    async def _on_control(self, conn: UserConn, frame: ControlFrame, expiry: _Expiry) -> None:
+    async def _ask_store(self, conn: UserConn, frame: StoreFrame) -> None:
         match frame:
-            case PingFrame():
-                conn.offer_control(_PONG)
-            case AuthFrame():
-                self._refresh(conn, frame, expiry)
             case DeliveredFrame():
                 await self._on_receipt(conn, frame.uuid, MessageStatus.DELIVERED)
             case ReadFrame():
@@ -141,13 +157,14 @@ class Sessions:
             case _:
                 assert_never(frame)
 
-    def _refresh(self, conn: UserConn, frame: AuthFrame, expiry: _Expiry) -> None:
+    def _refresh(self, conn: UserConn, frame: AuthFrame) -> None:
         """A newer token for a live connection: of the same user, or the connection stays as it was."""
         identity = self._tokens.verify(frame.token)
         if not identity.may_act_for(conn.user_id):
             raise Forbidden(f"expected a token of {conn.user_id}, got one of {identity.user_id}", field="token")
         conn.identity = identity.acting_as(conn.user_id)
-        expiry.schedule()
+        if conn.expiry is not None:
+            conn.expiry.schedule()
 
     async def _on_receipt(self, conn: UserConn, uuid: str, status: MessageStatus) -> None:
         message = await self._store.find(int(uuid)) if uuid.isascii() and uuid.isdigit() and len(uuid) < 20 else None
@@ -183,38 +200,3 @@ class Sessions:
         inside = pair or await self._membership.members(conversation) or ()
         if user_id not in inside:
             raise Forbidden(f"{user_id} has no part in this conversation", field=field)
-
-
-class _Expiry:
-    """Tells a connection that its token will end, and ends it when it has."""
-
-    def __init__(self, conn: UserConn) -> None:
-        self._conn = conn
-        self._timer: asyncio.TimerHandle | None = None
-        self.schedule()
-
-    def schedule(self) -> None:
-        self.cancel()
-        left = self._left()
-        self._at(left - min(_WARN_BEFORE, left / 2), self._warn)
-
-    def _left(self) -> float:
-        return self._conn.identity.expires_at - time.time()
-
-    def _at(self, delay: float, call: Callable[[], None]) -> None:
-        self._timer = asyncio.get_running_loop().call_later(max(0.0, delay), call)
-
-    def _warn(self) -> None:
-        left = self._left()
-        self._conn.offer_control(encode(ExpiringFrame(max(0, round(left)))))
-        self._at(left, self._end)
-
-    def _end(self) -> None:
-        if self._left() > 0.001:  # the timer's clock and the wall's are not the same
-            self._at(self._left(), self._end)
-        else:
-            self._conn.close(CloseCode.TOKEN_EXPIRED, "token expired")
-
-    def cancel(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()

@@ -21,7 +21,7 @@ from kama.server.guard import error_text
 from kama.server.limits import TokenBuckets
 from kama.server.pace import Pace
 from kama.server.tasks import cancel, spawn
-from kama.server.websocket import Socket
+from kama.server.websocket import Socket, SocketReader
 
 if TYPE_CHECKING:
     from kama.server.app import Node
@@ -46,6 +46,7 @@ class Watcher:
     def __init__(self, node: Node, socket: Socket, identity: Identity) -> None:
         self._node = node
         self._socket = socket
+        self._reader = SocketReader(socket)
         self._identity = identity
         self._pace = Pace(Sub().interval_ms)
         self._frames = Frames(node, Sub())
@@ -58,10 +59,10 @@ class Watcher:
         self._wait_for_expiry()
         showing = spawn(self._show(), name=f"watcher {self._identity.user_id}")
         try:
-            while (data := await self._socket.receive_frame()) is not None:
+            while (data := await self._reader.receive_frame()) is not None:
                 await self._on_frame(data)
                 # Who asks and does not read is not read either.
-                await self._socket.drain()
+                await self._reader.drain()
         finally:
             if self._expiry is not None:
                 self._expiry.cancel()

@@ -1,6 +1,7 @@
-"""The WebSocket transport: uvicorn's handshake, and after it the socket handed to UserConn.
+"""The WebSocket transport: a socket, handed over once uvicorn has answered the upgrade (see `websocket_upgrade`).
 
-Routing, authentication and refusals run through Starlette as everywhere. What differs from uvicorn's own class:
+Whoever owns it is called: with each whole message, when the peer takes data again, when it has ended. There is no task
+and no future in it, and nobody who waits.
 
 * frames come and go as bytes, without ASGI messages, many per system call, and whoever writes can see whether
   the peer takes them (`can_write`);
@@ -10,31 +11,53 @@ Routing, authentication and refusals run through Starlette as everywhere. What d
   would reset the connection, and the peer would never learn why;
 * a peer that is silent past the pong time-out leaves with 4010; text that is not UTF-8 with 1007 (RFC 6455,
   section 8.1), without a traceback in the log;
-* reading pauses after READ_AHEAD frames and not after each, so that pings are answered while a sender waits;
+* while it is held, messages wait here in their order, and past READ_AHEAD of them it is no longer read: pings are
+  answered while a sender waits;
 * pings of a peer that does not read go unanswered: the answers would gather here without bound.
 
-`ServerSocket` holds all of that. How frames are read and written is what the transports differ in: `SansIOSocket`
-has `websockets` do it and needs nothing that is compiled, `PicowsSocket` is the faster one.
+`ServerSocket` holds all of that. How frames are read is what the transports differ in: `SansIOSocket` has `websockets`
+do it and needs nothing that is compiled, `PicowsSocket` is the faster one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from starlette.websockets import WebSocket
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from kama.errors import CloseCode
+
+if TYPE_CHECKING:
+    from kama.server.websocket_upgrade import Upgrade
 
 LINGER = 5.0
 READ_AHEAD = 16
 REASON_MAX = 123
 _QUIET = 0.2
 SOCKET_KEY = "kama.socket"
+OP_TEXT, OP_CLOSE, OP_PING, OP_PONG = 0x81, 0x88, 0x89, 0x8A
+
+
+class SocketOwner(Protocol):
+    """Whom a Socket calls. None of these may raise."""
+
+    def on_frame(self, data: bytes) -> None:
+        """The payload of a whole message; not while the socket is held."""
+        ...
+
+    def on_writable(self) -> None:
+        """The peer takes data again, or is gone."""
+        ...
+
+    def on_end(self) -> None:
+        """Once, after the last message: `ended` says why."""
+        ...
 
 
 class Socket(Protocol):
@@ -53,16 +76,20 @@ class Socket(Protocol):
         """The close code and reason of whoever closed first; 1006 for a connection that was lost."""
         ...
 
-    async def receive_frame(self) -> bytes | None:
-        """The payload of the next data frame; None once the connection has ended. For one reader."""
+    def listen(self, owner: SocketOwner) -> None:
+        """Call this owner from now on, at once with what has come already. Before, the socket is held."""
+        ...
+
+    def hold(self) -> None:
+        """Call nobody with messages: they wait, and after a few of them the peer does."""
+        ...
+
+    def release(self) -> None:
+        """Go on, at once with what has waited."""
         ...
 
     def write_frames(self, frames: Sequence[bytes]) -> bool:
         """Never waits. False when the connection is ending, and nothing was written."""
-        ...
-
-    async def drain(self) -> None:
-        """Until the peer takes data again, or is gone."""
         ...
 
     def close_now(self, code: int, reason: str = "") -> None:
@@ -70,10 +97,10 @@ class Socket(Protocol):
         ...
 
     def hand_over(self, run: Callable[[], Awaitable[None]]) -> None:
-        """What is to run once the handler of the upgrade has returned. When it has, the connection ends.
+        """What is to run once the handler of the upgrade has returned. If nobody listens when it has, the connection
+        ends.
 
-        A connection lives long: with its handler on the stack, Starlette's part of it would stay in memory, and be
-        walked through at every frame.
+        A connection lives long: with its handler on the stack, Starlette's part of it would stay in memory.
         """
         ...
 
@@ -84,49 +111,97 @@ def socket_of(websocket: WebSocket) -> Socket:
     return socket
 
 
-class ServerSocket(WebSocketsSansIOProtocol):
-    """A Socket, but for how frames are read and written: that is for the classes made of it."""
+def frame(first: int, payload: bytes) -> bytes:
+    """A whole, unmasked frame (RFC 6455, section 5.2); `first` is its first byte."""
+    size = len(payload)
+    if size < 126:
+        return b"%c%c%b" % (first, size, payload)
+    if size < 1 << 16:
+        return b"%c\x7e%b%b" % (first, size.to_bytes(2, "big"), payload)
+    return b"%c\x7f%b%b" % (first, size.to_bytes(8, "big"), payload)
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+
+class ServerSocket(asyncio.Protocol):
+    """A Socket, but for how frames are read: that is for the classes made of it."""
+
+    __slots__ = (
+        "_connections",
+        "_cut_off",
+        "_deaf",
+        "_fd",
+        "_heard",
+        "_held",
+        "_inbox",
+        "_is_text",
+        "_keep_alive",
+        "_lost",
+        "_loop",
+        "_message",
+        "_over",
+        "_owner",
+        "_ping_interval",
+        "_ping_timeout",
+        "_reading_paused",
+        "_run",
+        "transport",
+        "can_write",
+        "close_sent",
+        "ended",
+    )
+
+    def __init__(self, upgrade: Upgrade) -> None:
+        self.transport = upgrade.transport
+        self._loop = upgrade.loop
+        self._connections: set[Any] = upgrade.connections
+        self._ping_interval = upgrade.ping_interval or 0.0
+        self._ping_timeout = upgrade.ping_timeout or 0.0
+        # What TLS writes is not what it is given.
+        self._fd: int = self.transport.get_extra_info("socket").fileno() if upgrade.scheme == "ws" else -1
+        self.can_write = True
+        self.close_sent = False
         self.ended: tuple[int, str] | None = None
-        self._inbox: deque[bytes] = deque()
-        self._inbox_closed = False
-        self._reader: asyncio.Future[None] | None = None
+        self._owner: SocketOwner | None = None
+        self._run: Callable[[], Awaitable[None]] | None = None
+        self._held = True
+        self._inbox: deque[bytes] | None = None
+        self._message: bytearray | None = None  # the beginning of a fragmented one
+        self._is_text = False
+        self._over = False
+        self._lost = False
         self._deaf = False
         self._heard = False
-        self._run: Callable[[], Awaitable[None]] | None = None
-        self.app = self._serve
-
-    @abstractmethod
-    def write_frames(self, frames: Sequence[bytes]) -> bool: ...
+        self._reading_paused = False
+        self._keep_alive: asyncio.TimerHandle | None = None
+        self._cut_off: asyncio.TimerHandle | None = None
 
     @abstractmethod
     def _read(self, data: bytes) -> None:
         """Bytes from the peer. Gives data to `_take`, a close frame to `_on_close`, what is no frame to `_refuse`."""
 
-    @abstractmethod
-    def _write_ping(self) -> None: ...
+    # --- beginning
 
-    @abstractmethod
-    def _write_close(self, code: int, reason: bytes) -> None: ...
-
-    def handle_connect(self, event: Any) -> None:
-        super().handle_connect(event)
-        if hasattr(self, "scope"):
-            extensions: dict[str, Any] = self.scope["extensions"]
-            extensions[SOCKET_KEY] = self
+    def begin(self, early: bytes) -> None:
+        """The upgrade is answered; `early` came before."""
+        self._connections.add(self)
+        self.transport.set_protocol(self)
+        if self._ping_interval > 0:
+            self._keep_alive = self._loop.call_later(self._ping_interval, self._ping)
+        if early:
+            self.data_received(early)
 
     def hand_over(self, run: Callable[[], Awaitable[None]]) -> None:
         self._run = run
 
-    async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
-        del self.app  # this method: an object that holds itself waits for the collector
-        await self.config.loaded_app(scope, receive, send)
-        scope.clear()
+    async def run(self) -> None:
+        """What it was handed over to."""
         run, self._run = self._run, None
         if run is not None:
             await run()
+
+    def leave(self) -> None:
+        """The task of the upgrade ends: who would have closed this socket in it does so no more."""
+        if self._cut_off is None and (self._owner is None or isinstance(self._owner, SocketReader)):
+            self.transport.close()
 
     # --- reading
 
@@ -145,70 +220,116 @@ class ServerSocket(WebSocketsSansIOProtocol):
             except UnicodeDecodeError:
                 self.close_now(CloseCode.INVALID_DATA, "expected UTF-8 in a text frame")
                 return
+        if self._owner is not None and not self._held:
+            self._owner.on_frame(data)
+            return
+        if self._inbox is None:
+            self._inbox = deque()
         self._inbox.append(data)
-        self._wake_reader()
-        if not self.read_paused and len(self._inbox) >= READ_AHEAD:
-            self.read_paused = True
+        if not self._reading_paused and len(self._inbox) >= READ_AHEAD:
+            self._reading_paused = True
             self.transport.pause_reading()
 
-    async def receive_frame(self) -> bytes | None:
-        while not self._inbox:
-            if self._inbox_closed:
-                return None
-            self._reader = self.loop.create_future()
-            await self._reader
-        data = self._inbox.popleft()
-        if self.read_paused and len(self._inbox) <= READ_AHEAD // 2:
+    def listen(self, owner: SocketOwner) -> None:
+        self._owner = owner
+        self.release()
+
+    def hold(self) -> None:
+        self._held = True
+
+    def release(self) -> None:
+        self._held = False
+        if self._owner is None:
+            return
+        if self._inbox is not None:
+            self._empty_inbox(self._owner, self._inbox)
+        if self._over:
+            self._tell_end()
+
+    def _empty_inbox(self, owner: SocketOwner, inbox: deque[bytes]) -> None:
+        while inbox and not self._held:
+            owner.on_frame(inbox.popleft())
+        if len(inbox) <= READ_AHEAD // 2:
             self._resume_reading()
-        return data
+        if not inbox:
+            self._inbox = None
 
-    def _wake_reader(self) -> None:
-        if self._reader is not None:
-            if not self._reader.done():
-                self._reader.set_result(None)
-            self._reader = None
+    def _end_reading(self) -> None:
+        """No message comes any more; those that wait are still for the owner."""
+        if not self._over:
+            self._over = True
+            self._tell_end()
 
-    def _close_inbox(self) -> None:
-        self._inbox_closed = True
-        self._wake_reader()
+    def _tell_end(self) -> None:
+        if self._owner is not None and not self._held and self._inbox is None:
+            self._owner.on_end()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """The owner has this socket: once the end has come, neither is to wait for the collector."""
+        if self._lost and not self._held and self._inbox is None:
+            self._owner = None
 
     def _resume_reading(self) -> None:
-        if self.read_paused and not self.transport.is_closing():
+        if self._reading_paused and not self.transport.is_closing():
             self.transport.resume_reading()
-        self.read_paused = False
+        self._reading_paused = False
 
     # --- writing
 
-    @property
-    def can_write(self) -> bool:
-        return self.writable.is_set()
+    def pause_writing(self) -> None:
+        self.can_write = False
+
+    def resume_writing(self) -> None:
+        if not self.can_write:
+            self.can_write = True
+            if self._owner is not None:
+                self._owner.on_writable()
 
     @property
     def unsent(self) -> int | None:
         # A transport that was cut off has an empty buffer too: what was in it has gone nowhere.
-        if self.disconnected or self.transport.is_closing():
+        if self._lost or self.transport.is_closing():
             return None
         return self.transport.get_write_buffer_size()
 
-    async def drain(self) -> None:
-        await self.writable.wait()
-
     @property
     def _is_open(self) -> bool:
-        return self.handshake_complete and not (self.close_sent or self.disconnected or self.transport.is_closing())
+        return not (self.close_sent or self._lost or self.transport.is_closing())
+
+    def write_frames(self, frames: Sequence[bytes]) -> bool:
+        if not self._is_open:
+            return False
+        self._write(b"".join([frame(OP_TEXT, payload) for payload in frames]))
+        return True
+
+    def _write(self, data: bytes) -> None:
+        """To the system at once, where nothing is waiting and it may be seen: uvloop's transport would do it at the end
+        of the loop's turn, and until then nobody could tell that it is out. The connection is open."""
+        if self._fd >= 0 and not self.transport.get_write_buffer_size():
+            # Its buffer may be full, or the connection lost: the transport finds out.
+            with contextlib.suppress(OSError):
+                data = data[os.write(self._fd, data) :]
+        if data:
+            self.transport.write(data)
+
+    def _answer_ping(self, payload: bytes) -> None:
+        if self.can_write and self._is_open:
+            self._write(frame(OP_PONG, payload))
 
     # --- ending
 
     def close_now(self, code: int, reason: str = "") -> None:
         if self._is_open:
             # A close frame has 123 bytes for the reason (RFC 6455, section 5.5).
-            self._write_close(code, reason.encode()[:REASON_MAX].decode(errors="ignore").encode())
+            short = reason.encode()[:REASON_MAX].decode(errors="ignore").encode()
+            self._write(frame(OP_CLOSE, code.to_bytes(2, "big") + short))
             self._end(code, reason)
 
     def _refuse(self, code: int, reason: str) -> None:
-        """The peer sent what is no frame, or too large a one, and was told so by a close frame."""
+        """The peer sent what is no frame, or too large a one."""
         self._deaf = True
-        self._end(code, reason)
+        self.close_now(code, reason)
         self._close_when_quiet()
 
     def _close_when_quiet(self) -> None:
@@ -217,58 +338,109 @@ class ServerSocket(WebSocketsSansIOProtocol):
             return
         if self._heard:
             self._heard = False
-            self.loop.call_later(_QUIET, self._close_when_quiet)
+            self._loop.call_later(_QUIET, self._close_when_quiet)
         else:
             self.transport.close()
 
     def _end(self, code: int, reason: str) -> None:
-        """Our close frame is written: tell the reader, listen for the peer's, and cut it off after LINGER."""
+        """Our close frame is written: tell the owner, listen for the peer's, and cut it off after LINGER."""
         self.ended = self.ended or (code, reason)
-        self.stop_keepalive()
+        self._stop_keep_alive()
         self.close_sent = True
-        self._close_inbox()
         self._resume_reading()
         self._cut_off_later()
+        self._end_reading()
 
-    def _on_close(self, code: int, reason: str, answer: bytes) -> None:
+    def _on_close(self, code: int, reason: str, payload: bytes) -> None:
         """The peer's close frame: the answer to ours, or to be answered."""
+        self._deaf = True
         self.ended = self.ended or (code, reason)
-        self.stop_keepalive()
-        self._close_inbox()
+        self._stop_keep_alive()
         if not self.transport.is_closing():
-            self.transport.write(answer)
+            if not self.close_sent:
+                self._write(frame(OP_CLOSE, payload))
             self.transport.close()
         self._cut_off_later()
+        self._end_reading()
 
     def _cut_off_later(self) -> None:
-        if self.close_timer is None:
-            self.close_timer = self.loop.call_later(LINGER, self.transport.abort)
+        if self._cut_off is None:
+            self._cut_off = self._loop.call_later(LINGER, self.transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._connections.discard(self)
         self.ended = self.ended or (CloseCode.LOST, "connection lost")
-        self._close_inbox()
-        super().connection_lost(exc)
+        self._lost = True
+        self._fd = -1
+        self._stop_keep_alive()
+        if self._cut_off is not None:
+            self._cut_off.cancel()
+            self._cut_off = None
+        self.resume_writing()
+        self._end_reading()
+        self._let_go()
 
     def shutdown(self) -> None:
         """uvicorn is going down: the node has closed its connections by now, and LINGER bounds the rest."""
-        if self.handshake_complete and not self.disconnected:
-            self.close_now(CloseCode.GOING_AWAY)
-        else:
-            super().shutdown()
+        self.close_now(CloseCode.GOING_AWAY)
 
     # --- keeping alive: whatever is heard after a ping answers it
 
-    def send_keepalive_ping(self) -> None:
-        self.ping_timer = None
+    def _ping(self) -> None:
+        self._keep_alive = None
         if self._is_open:
             self._heard = False
-            self._write_ping()
-            self.pong_timer = self.loop.call_later(self.ping_timeout or 0, self.keepalive_timeout)
+            self._write(frame(OP_PING, b""))
+            self._keep_alive = self._loop.call_later(self._ping_timeout, self._look_for_pong)
 
-    def keepalive_timeout(self) -> None:
-        self.pong_timer = None
-        if self._heard or self.read_paused:
-            left = (self.ping_interval or 0) - (self.ping_timeout or 0)
-            self.ping_timer = self.loop.call_later(max(0, left), self.send_keepalive_ping)
+    def _look_for_pong(self) -> None:
+        self._keep_alive = None
+        if self._heard or self._reading_paused:
+            left = max(0.0, self._ping_interval - self._ping_timeout)
+            self._keep_alive = self._loop.call_later(left, self._ping)
         else:
             self.close_now(CloseCode.NO_PONG, "no pong")
+
+    def _stop_keep_alive(self) -> None:
+        if self._keep_alive is not None:
+            self._keep_alive.cancel()
+            self._keep_alive = None
+
+
+class SocketReader:
+    """A Socket for a task that reads it at its own pace: a message is taken when it is asked for."""
+
+    def __init__(self, socket: Socket) -> None:
+        self._socket = socket
+        self._frame: bytes | None = None
+        self._over = False
+        self._came = asyncio.Event()
+        self._writable = asyncio.Event()
+        socket.listen(self)
+
+    def on_frame(self, data: bytes) -> None:
+        self._frame = data
+        self._socket.hold()
+        self._came.set()
+
+    def on_writable(self) -> None:
+        self._writable.set()
+
+    def on_end(self) -> None:
+        self._over = True
+        self._came.set()
+
+    async def receive_frame(self) -> bytes | None:
+        """The payload of the next message; None once the connection has ended. For one reader."""
+        if self._frame is None and not self._over:
+            self._came.clear()
+            self._socket.release()
+            await self._came.wait()
+        data, self._frame = self._frame, None
+        return data
+
+    async def drain(self) -> None:
+        """Until the peer takes data again, or is gone."""
+        while not self._socket.can_write:
+            self._writable.clear()
+            await self._writable.wait()

@@ -1,67 +1,59 @@
-"""The Socket on `websockets`, which is always there: uvicorn's `websockets-sansio`, taken over after the handshake."""
+"""The Socket on `websockets`, which is always there: its sans-I/O protocol reads the frames."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from websockets.frames import Frame
-from websockets.protocol import State
+from websockets.frames import Frame, Opcode
 
 from kama.errors import CloseCode
 from kama.server.websocket import ServerSocket
+from kama.server.websocket_upgrade import Upgrade
 
 
 class SansIOSocket(ServerSocket):
-    """Frames read and written by `websockets`."""
+    """Frames read by the `websockets` protocol of the handshake, which answers what is no frame."""
+
+    __slots__ = ("_conn",)
+
+    def __init__(self, upgrade: Upgrade) -> None:
+        super().__init__(upgrade)
+        self._conn = upgrade.conn
 
     def _read(self, data: bytes) -> None:
-        self.conn.receive_data(data)
-        self.handle_events()
-        if self.conn.parser_exc is not None:
-            self.transport.write(b"".join(self.conn.data_to_send()))
-            close = self.conn.close_sent
+        conn = self._conn
+        conn.receive_data(data)
+        for event in conn.events_received():
+            if isinstance(event, Frame) and not self._deaf:
+                self._take_frame(event)
+        conn.data_to_send()  # its own answers, which do not ask whether the peer reads
+        if conn.parser_exc is not None and not self._deaf:
+            close = conn.close_sent
             self._refuse(close.code if close else CloseCode.INVALID_DATA, close.reason if close else "")
 
-    def handle_cont(self, event: Frame) -> None:
-        if event.data:  # fragments without content have no end and no size limit
-            self.frames.append(bytes(event.data))
-        if event.fin:
-            self.send_receive_event_to_app()
+    def _take_frame(self, frame: Frame) -> None:
+        match frame.opcode:
+            case Opcode.TEXT | Opcode.BINARY:
+                self._begin_message(frame)
+            case Opcode.CONT:
+                self._continue_message(frame)
+            case Opcode.PING:
+                self._answer_ping(bytes(frame.data))
+            case Opcode.CLOSE:
+                received = self._conn.close_rcvd
+                assert received is not None  # this frame
+                self._on_close(received.code, received.reason, bytes(frame.data))
+            case _:
+                """A pong was heard, which is enough."""
 
-    def send_receive_event_to_app(self) -> None:
-        data = b"".join(self.frames)
-        self.frames = []
-        self._take(data, is_text=self.curr_msg_data_type == "text")
+    def _begin_message(self, frame: Frame) -> None:
+        is_text = frame.opcode is Opcode.TEXT
+        if frame.fin:
+            self._take(bytes(frame.data), is_text=is_text)
+        else:
+            self._message, self._is_text = bytearray(frame.data), is_text
 
-    def handle_ping(self) -> None:
-        answer = b"".join(self.conn.data_to_send())
-        if self.can_write and not self.close_sent:
-            self.transport.write(answer)
-
-    def handle_pong(self, event: Frame) -> None:
-        """It was heard, which is enough."""
-
-    def handle_close(self, event: Frame) -> None:
-        received = self.conn.close_rcvd
-        assert received is not None  # this frame
-        self._on_close(received.code, received.reason, b"".join(self.conn.data_to_send()))
-
-    @property
-    def _is_open(self) -> bool:
-        return super()._is_open and self.conn.state is State.OPEN
-
-    def write_frames(self, frames: Sequence[bytes]) -> bool:
-        if not self._is_open:
-            return False
-        for frame in frames:
-            self.conn.send_text(frame)
-        self.transport.write(b"".join(self.conn.data_to_send()))
-        return True
-
-    def _write_ping(self) -> None:
-        self.conn.send_ping(b"")
-        self.transport.write(b"".join(self.conn.data_to_send()))
-
-    def _write_close(self, code: int, reason: bytes) -> None:
-        self.conn.send_close(code, reason.decode())
-        self.transport.write(b"".join(self.conn.data_to_send()))
+    def _continue_message(self, frame: Frame) -> None:
+        assert self._message is not None  # else `websockets` refuses it
+        self._message += frame.data
+        if frame.fin:
+            data, self._message = bytes(self._message), None
+            self._take(data, is_text=self._is_text)

@@ -1,8 +1,9 @@
-"""UserConn: one connection of one user. One reader, one writer, and a bounded send-back queue between.
+"""UserConn: one connection of one user. It is called with what comes in, and has no task while nothing is waited for.
 
-Inbound waits: the reader stops reading while its message finds no room. Outbound never waits: `offer` puts a
-frame into the queue, and a peer that lets the queue run full leaves with 4008 and is caught up when it returns.
-Each conversation reaches a connection in seq order, each seq once (see `pushed`).
+Inbound waits: while a message finds no room, the socket is held and then not read. Outbound never waits: `offer` puts
+a frame into a bounded send-back queue, which goes out at the end of the loop's turn, and a peer that lets it run full
+leaves with 4008 and is caught up when it returns. Each conversation reaches a connection in seq order, each seq once
+(see `pushed`).
 """
 
 from __future__ import annotations
@@ -11,42 +12,43 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
 from kama.errors import CloseCode, KamaError
-from kama.protocol import AckFrame, Behind, SystemFrame, encode, error_frame
+from kama.protocol import AckFrame, encode, error_frame
 from kama.server.auth import Identity
 from kama.server.broker import Record, Stored
+from kama.server.catch_up import Backlog, CatchUp
 from kama.server.events import Journal
 from kama.server.message_back import MessageBack
 from kama.server.pushed import Pushed
-from kama.server.tasks import cancel, spawn
+from kama.server.tasks import spawn
 from kama.server.websocket import Socket
+from kama.server.write_turn import WriteTurn
 
 log = structlog.get_logger("kama.gateway")
 
-_PAGE = 100
-_POSITIONS_MAX = 1000
 _LOOK_AGAIN = 0.05
+
+OnFrame = Callable[["UserConn", bytes], Coroutine[Any, Any, None] | None]
+"""Takes one message of a client. What it gives is what has to be waited for before the next one."""
+
+
+class TokenEnd(Protocol):
+    """What ends a connection together with its token."""
+
+    def schedule(self) -> None: ...
+
+    def cancel(self) -> None: ...
 
 
 def retry_reason() -> str:
     """The reason of a 1001: when to come back. Spread out, so that not everybody comes at once."""
     return f'{{"retry_after_ms":{random.randint(100, 3000)}}}'
-
-
-class Backlog(Protocol):
-    """What a connection reads from the store."""
-
-    async def positions(self, user_id: str) -> Sequence[tuple[str, int, int]]:
-        """(conversation, the user's sent seq, last seq) of each of the user's conversations."""
-        ...
-
-    async def page(self, conversation: str, after_seq: int, limit: int) -> list[MessageBack]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +72,9 @@ class ConnCounters:
 
 @dataclass(eq=False, slots=True)
 class UserConn:
-    """Made by the login handler, run by Sessions. `sent(conn, message, advance)` is told of each message that left
-    this process; `advance`: and so did everything before it. `closed` is told once, by whoever ends it first."""
+    """Made by the login handler, started by Sessions. `sent(conn, message, advance)` is told of each message that left
+    this process; `advance`: and so did everything before it. `closed` is told once, by whoever ends it first.
+    `turn` is the node's."""
 
     id: str
     identity: Identity
@@ -87,17 +90,20 @@ class UserConn:
     since: float = field(default_factory=time.time)
     last: float = 0.0  # when it last sent a frame, in Unix seconds
     journal: Journal = field(default_factory=Journal)
+    turn: WriteTurn = field(default_factory=WriteTurn)
     closing: tuple[int, str] | None = None
     counters: ConnCounters = field(default_factory=ConnCounters)
     pushed: Pushed = field(default_factory=Pushed)
-    _queue: deque[MessageBack | bytes] = field(default_factory=deque)
+    expiry: TokenEnd | None = None
+    _handle: OnFrame | None = None  # once it has started
+    _queue: list[MessageBack | bytes] = field(default_factory=list)
     _queued_bytes: int = 0
-    _unconfirmed: deque[MessageBack | bytes] = field(default_factory=deque)
+    _has_turn: bool = False
+    _unconfirmed: deque[MessageBack | bytes] | None = None
     _unconfirmed_bytes: int = 0
     _look: asyncio.Handle | None = None
-    _wake: asyncio.Event = field(default_factory=asyncio.Event)
-    _room: asyncio.Event = field(default_factory=asyncio.Event)
-    _writer: asyncio.Task[None] | None = None
+    _filling: asyncio.Task[None] | None = None
+    _moved: asyncio.Event | None = None  # made by who waits for the queue
 
     @property
     def user_id(self) -> str:
@@ -112,27 +118,21 @@ class UserConn:
     def queued_bytes(self) -> int:
         return self._queued_bytes
 
-    # --- the run of a connection
+    # --- from its start to its end
 
-    async def run(self, on_frame: Callable[[UserConn, bytes], Awaitable[None]]) -> None:
-        """Until the peer leaves or `close` is called. The caller registers it before and discards it after."""
-        self._writer = spawn(self._write_loop(), name=f"writer {self.id}")
-        try:
-            while (frame := await self.socket.receive_frame()) is not None:
-                if self.closing is None:
-                    self.counters.received += 1
-                    self.last = time.time()
-                    self.journal.traffic.received += 1
-                    await on_frame(self, frame)
-        except Exception:
-            self.close(CloseCode.INTERNAL_ERROR, "the node failed on this connection: its log says why")
-            raise
-        finally:
-            self.close(*(self.socket.ended or (CloseCode.NORMAL, "")))
-            await cancel(self._writer)
+    def start(self, on_frame: OnFrame) -> None:
+        """Welcome the client, catch it up, and give what it says to `on_frame`. It is registered by now."""
+        if self.closing is not None:
+            return
+        self._handle = on_frame
+        self.socket.write_frames([self.welcome])
+        if not self.post_only and not self.pushed.is_live:
+            self._fill()
+        self.write_out()
+        self.socket.listen(self)
 
     def close(self, code: int, reason: str = "") -> None:
-        """End the connection's run with this close code. The first call decides; it never waits.
+        """End the connection with this close code. The first call decides; it never waits.
 
         What is queued goes out first if the peer takes it; what it does not take stays unsent.
         """
@@ -142,10 +142,46 @@ class UserConn:
         self.closing = (code, reason)
         self._forget_queue()
         self.socket.close_now(code, reason)
-        self._room.set()
-        if self._writer is not None:
-            self._writer.cancel()
+        self._has_moved()
+        if self._filling is not None:
+            self._filling.cancel()
         self.closed(self)
+
+    def _fail(self, error: Exception) -> None:
+        log.error("connection failed", conn=self.id, user=self.user_id, exc_info=error)
+        self.close(CloseCode.INTERNAL_ERROR, "the node failed on this connection: its log says why")
+
+    # --- what its socket calls
+
+    def on_frame(self, data: bytes) -> None:
+        if self.closing is not None or self._handle is None:
+            return
+        self.counters.received += 1
+        self.last = time.time()
+        self.journal.traffic.received += 1
+        try:
+            waits = self._handle(self, data)
+        except Exception as error:
+            self._fail(error)
+            return
+        if waits is not None:
+            self.socket.hold()
+            spawn(self._wait_for(waits), name=f"frame of {self.id}")
+
+    async def _wait_for(self, waits: Coroutine[Any, Any, None]) -> None:
+        try:
+            await waits
+        except Exception as error:
+            self._fail(error)
+        finally:
+            self.socket.release()
+
+    def on_writable(self) -> None:
+        self.write_out()
+        self._has_moved()
+
+    def on_end(self) -> None:
+        self.close(*(self.socket.ended or (CloseCode.NORMAL, "")))
 
     # --- what others give to it, never waiting
 
@@ -158,8 +194,8 @@ class UserConn:
                 self._enqueue(back, len(back.frame))
         elif self.pushed.take_live(back.conversation, back.seq):
             self._enqueue(back, len(back.frame))
-        else:
-            self._wake.set()
+        elif self.pushed.is_behind:
+            self._fill()
 
     def offer_control(self, frame: bytes) -> None:
         """An ack, an error, a status: small, and nobody else will tell."""
@@ -185,16 +221,15 @@ class UserConn:
             self.offer_control(encode(AckFrame(client_msg_id=client_msg_id, uuid=str(outcome.uuid))))
 
     async def push(self, item: MessageBack | bytes) -> None:
-        """For the reader's own answers: wait until the queue is half empty, then enqueue."""
+        """For answers to this client itself: wait until the queue is half empty, then enqueue."""
         while self.closing is None and len(self._queue) * 2 >= self.limits.messages:
-            self._room.clear()
-            await self._room.wait()
+            await self._until_moved()
         if self.closing is None:
             self._enqueue(item, _size(item))
 
     def _enqueue(self, item: MessageBack | bytes, size: int) -> None:
         if self._is_full(size):
-            # A burst may come before the writer's turn: only a peer that does not read is slow.
+            # A burst may come before the loop's turn is over: only a peer that does not read is slow.
             self._flush()
             if self._is_full(size):
                 self._drop("send-back queue full")
@@ -205,7 +240,9 @@ class UserConn:
         self.journal.traffic.enqueued()
         if len(self._queue) > self.counters.high_water:
             self.counters.high_water = len(self._queue)
-        self._wake.set()
+        if not self._has_turn:
+            self._has_turn = True
+            self.turn.add(self)
 
     def _is_full(self, size: int) -> bool:
         return len(self._queue) >= self.limits.messages or (
@@ -219,41 +256,40 @@ class UserConn:
 
     def _forget_queue(self) -> None:
         self.journal.traffic.queued -= len(self._queue)
-        self._queue.clear()
+        self._queue = []
         self._queued_bytes = 0
 
-    # --- the writer
+    async def _until_moved(self) -> None:
+        if self._moved is None:
+            self._moved = asyncio.Event()
+        await self._moved.wait()
 
-    async def _write_loop(self) -> None:
+    def _has_moved(self) -> None:
+        """The queue was written out, the peer takes data again, or the connection is closed."""
+        if self._moved is not None:
+            self._moved.set()
+            self._moved = None
+
+    # --- writing
+
+    def write_out(self) -> None:
+        """Its turn: what has gathered goes out."""
+        self._has_turn = False
         try:
-            self.socket.write_frames([self.welcome])
-            if not self.post_only:
-                await self._catch_up()
-            while True:
-                await self._drain()
-                if not await self._refill():
-                    self._wake.clear()
-                    await self._wake.wait()
-        except Exception as error:
-            # The store, most likely: what this connection has not been sent is safe, and it comes back for it.
-            log.warning("connection's writer failed", conn=self.id, user=self.user_id, error=repr(error))
-            self.close(CloseCode.GOING_AWAY, retry_reason())
-
-    async def _drain(self) -> None:
-        """Write the queue out, as fast as the peer takes it."""
-        self._flush()
-        while self._queue:
-            await self.socket.drain()
             self._flush()
+        except Exception as error:
+            self._fail(error)
 
-    def _flush(self) -> None:
-        """Everything queued, in one write, if the peer takes data at all."""
-        if not self._queue or not self.socket.can_write:
-            return
-        items = list(self._queue)
-        self._forget_queue()
-        self._room.set()
-        self._write(items)
+    def _flush(self) -> bool:
+        """Everything queued, in one write, if the peer takes data at all. Whether it does."""
+        if self._handle is None or not self.socket.can_write:
+            return False
+        if self._queue:
+            items = self._queue
+            self._forget_queue()
+            self._write(items)
+            self._has_moved()
+        return True
 
     def _write(self, items: Sequence[MessageBack | bytes]) -> None:
         frames: list[bytes] = []
@@ -262,16 +298,34 @@ class UserConn:
                 frames.append(item)
             elif item.is_shown_to(self.user_id):
                 frames.append(item.frame)
-        if not self.socket.write_frames(frames):
+        if frames and not self.socket.write_frames(frames):
             return
         self.counters.written += len(frames)
         traffic = self.journal.traffic
         traffic.written += len(frames)
         traffic.written_bytes += sum(map(len, frames))
-        if not self.post_only:
-            self._unconfirmed.extend(items)
-            self._unconfirmed_bytes += sum(map(_size, items))
-            self._confirm()
+        if self.post_only:
+            return
+        if self._unconfirmed is None and self.socket.unsent == 0:
+            self._report(items)
+        else:
+            self._await_confirmation(items)
+
+    def _report(self, items: Sequence[MessageBack | bytes]) -> None:
+        for item in items:
+            if not isinstance(item, bytes):
+                self.sent(self, item, self.pushed.advances(item))
+
+    def _await_confirmation(self, items: Sequence[MessageBack | bytes]) -> None:
+        if self._unconfirmed is None:
+            self._unconfirmed = deque()
+        self._unconfirmed.extend(items)
+        self._unconfirmed_bytes += sum(map(self._size_of, items))
+        self._confirm()
+
+    def _size_of(self, item: MessageBack | bytes) -> int:
+        """What of it is written to this connection."""
+        return len(item) if isinstance(item, bytes) else len(item.frame) if item.is_shown_to(self.user_id) else 0
 
     def _confirm(self, look_again: float = 0.0) -> None:
         """Report what has left this process: the peer may never take what is still in the transport's buffer.
@@ -282,14 +336,15 @@ class UserConn:
         unsent = self.socket.unsent
         while self._unconfirmed and unsent is not None:
             item = self._unconfirmed[0]
-            behind_it = self._unconfirmed_bytes - _size(item)
+            behind_it = self._unconfirmed_bytes - self._size_of(item)
             if unsent > behind_it:
                 break
             self._unconfirmed.popleft()
             self._unconfirmed_bytes = behind_it
-            if not isinstance(item, bytes):
-                self.sent(self, item, self.pushed.advances(item))
-        if self._look is None and self._unconfirmed and unsent is not None:
+            self._report((item,))
+        if not self._unconfirmed:
+            self._unconfirmed = None
+        elif self._look is None and unsent is not None:
             # uvloop sends at the end of the loop's turn; after that it takes as long as the peer takes.
             self._look = asyncio.get_running_loop().call_later(look_again, self._look_again)
 
@@ -297,37 +352,30 @@ class UserConn:
         self._look = None
         self._confirm(_LOOK_AGAIN)
 
-    # --- catching up
+    # --- what it is given from the store
 
-    async def _catch_up(self) -> None:
-        """What the user has not been sent, oldest first; then, without a pause between, live."""
-        positions = await self.backlog.positions(self.user_id)
-        for key, sent_seq, _ in positions:
-            self.pushed.start(key, sent_seq)
-        behind: list[Behind] = []
-        for key, sent_seq, last_seq in positions:
-            end = min(last_seq, sent_seq + self.limits.resume)
-            async for back in self._stored(key, sent_seq, end):
-                await self._write_stored(back)
-            if end < last_seq:
-                behind.append(Behind(key, end, last_seq))
-                self.pushed.leave_to_pull(key, end, last_seq)
-        while await self._refill():
-            pass
-        self.pushed.is_live = True
-        self._enqueue_caught_up(positions, behind)
+    def _fill(self) -> None:
+        if self._filling is None and self._handle is not None:
+            self._filling = spawn(self._fill_from_store(), name=f"catch-up of {self.id}")
 
-    def _enqueue_caught_up(self, positions: Sequence[tuple[str, int, int]], behind: list[Behind]) -> None:
-        frame = SystemFrame(
-            content="caught up" if not behind else "caught up in part: pull the rest",
-            event="caught_up",
-            complete=not behind,
-            behind=behind,
-            positions={
-                key: max(last_seq, self.pushed.last(key) or 0) for key, _, last_seq in positions[:_POSITIONS_MAX]
-            },
-        )
-        self.offer_control(encode(frame))
+    async def _fill_from_store(self) -> None:
+        catch_up = CatchUp(self.backlog, self.pushed, self._write_stored)
+        try:
+            if not self.pushed.is_live:
+                self.offer_control(encode(await catch_up.log_in(self.user_id, self.limits.resume)))
+            await catch_up.refill()
+        except Exception as error:
+            # The store, most likely: what this connection has not been sent is safe, and it comes back for it.
+            log.warning("connection not caught up", conn=self.id, user=self.user_id, error=repr(error))
+            self.close(CloseCode.GOING_AWAY, retry_reason())
+        finally:
+            self._filling = None
+
+    async def _write_stored(self, back: MessageBack) -> None:
+        while not self._flush():
+            await self._until_moved()
+        if self.pushed.take_stored(back.conversation, back.seq):
+            self._write([back])
 
     async def resync(self) -> None:
         """Look for what was passed by, as when this node could not be told for a while."""
@@ -335,34 +383,8 @@ class UserConn:
             return
         for key, _, last_seq in await self.backlog.positions(self.user_id):
             self.pushed.look_for(key, last_seq)
-        self._wake.set()
-
-    async def _refill(self) -> bool:
-        """Bring one conversation that is behind up to what was last offered of it. False when none is."""
-        waiting = self.pushed.next_behind()
-        if waiting is None:
-            return False
-        key, last, target = waiting
-        async for back in self._stored(key, last, target):
-            await self._write_stored(back)
-        self.pushed.caught_up(key, target)
-        return True
-
-    async def _stored(self, key: str, after_seq: int, end: int) -> AsyncIterator[MessageBack]:
-        while after_seq < end:
-            page = await self.backlog.page(key, after_seq, min(_PAGE, end - after_seq))
-            for back in page:
-                yield back
-            if not page:
-                return
-            after_seq = page[-1].seq
-
-    async def _write_stored(self, back: MessageBack) -> None:
-        await self._drain()
-        while not self.socket.can_write:
-            await self.socket.drain()
-        if self.pushed.take_stored(back.conversation, back.seq):
-            self._write([back])
+        if self.pushed.is_behind and self.closing is None:
+            self._fill()
 
 
 def _size(item: MessageBack | bytes) -> int:

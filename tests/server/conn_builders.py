@@ -9,9 +9,17 @@ from typing import Any
 from server_builders import identity_of
 from test_ws_gateway import FakeBacklog, FakeSocket
 
+from kama.server.write_turn import Writer, WriteTurn
 from kama.server.ws_gateway import ConnLimits, UserConn
 
 _numbers = itertools.count(1)
+
+
+class ByHand(WriteTurn):
+    """What is queued goes out when the test says so."""
+
+    def add(self, writer: Writer) -> None:
+        pass
 
 
 def build_conn(user_id: str = "U1", *, since: float | None = None, post_only: bool = False) -> UserConn:
@@ -20,23 +28,25 @@ def build_conn(user_id: str = "U1", *, since: float | None = None, post_only: bo
         id=f"c{next(_numbers)}",
         identity=identity_of(user_id),
         socket=FakeSocket(),
-        welcome=b"",
+        welcome=b"{}",
         backlog=FakeBacklog(),
         limits=ConnLimits(),
         sent=lambda conn, back, advance: None,
         closed=lambda conn: None,
         post_only=post_only,
+        turn=ByHand(),
         since=time.time() if since is None else since,
     )
     conn.pushed.is_live = True
+    conn.start(lambda conn, data: None)
     return conn
 
 
 def frames_of(conn: UserConn) -> list[dict[str, Any]]:
     """What it was given so far."""
-    conn._flush()
+    conn.write_out()
     assert isinstance(conn.socket, FakeSocket)
-    return conn.socket.frames
+    return conn.socket.frames[1:]
 
 
 def close_of(conn: UserConn) -> tuple[int, str] | None:

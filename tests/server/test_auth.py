@@ -11,6 +11,7 @@ from typing import Any
 
 import jwt
 import pytest
+import time_machine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -42,6 +43,41 @@ def refusal(token: str, keeper: TokenKeeper = KEEPER) -> str:
     with pytest.raises(Unauthorised) as caught:
         keeper.verify(token)
     return caught.value.message
+
+
+# --- tokens that come again
+
+
+def test_a_token_that_comes_again_is_not_checked_in_full_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper = TokenKeeper(SECRET)
+    token = keeper.issue("U1", 60)
+    first = keeper.verify(token)
+    monkeypatch.setattr(keeper, "_secret", "x" * 32)
+    assert keeper.verify(token) is first
+
+
+def test_a_token_that_comes_again_when_it_has_expired_is_refused() -> None:
+    keeper = TokenKeeper(SECRET)
+    with time_machine.travel(1_800_000_000, tick=False) as clock:
+        token = keeper.issue("U1", 60)
+        keeper.verify(token)
+        clock.shift(59.9)
+        keeper.verify(token)
+        clock.shift(0.1)
+        assert refusal(token, keeper) == "the token has expired"
+
+
+def test_a_token_that_was_refused_is_refused_again() -> None:
+    token = KEEPER.issue("U1", 60)
+    other = TokenKeeper("o" * 32)
+    assert refusal(token, other) == refusal(token, other)
+
+
+def test_no_more_than_so_many_tokens_are_remembered() -> None:
+    keeper = TokenKeeper(SECRET)
+    for number in range(5_000):
+        keeper.verify(signed(claims(user_id=f"U{number}")))
+    assert len(keeper._verified) < 5_000
 
 
 # --- the secret

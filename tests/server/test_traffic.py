@@ -42,7 +42,7 @@ def test_the_sums_are_those_of_the_connections(moves: list[tuple[int, str]]) -> 
             case "signal":
                 conn.offer_ephemeral(_FRAME)
             case "flush":
-                conn._flush()
+                conn.write_out()
             case "close":
                 conn.close(1000)
             case _:

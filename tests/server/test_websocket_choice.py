@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import make_settings
@@ -20,20 +21,24 @@ def without_picows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "kama.server.frame_parser", raising=False)
 
 
+def socket_maker(tmp_path: Path, name: str) -> Any:
+    return websocket_class(make_settings(tmp_path, server={"websocket": name})).args[0]
+
+
 @pytest.mark.parametrize("name", ["auto", "picows"])
 def test_picows_is_taken_where_it_is_installed(tmp_path: Path, name: str) -> None:
     pytest.importorskip("picows")
     from kama.server.websocket_picows import PicowsSocket
 
-    assert websocket_class(make_settings(tmp_path, server={"websocket": name})).func is PicowsSocket
+    assert socket_maker(tmp_path, name).func is PicowsSocket
 
 
 def test_websockets_is_taken_when_asked_for(tmp_path: Path) -> None:
-    assert websocket_class(make_settings(tmp_path, server={"websocket": "websockets"})) is SansIOSocket
+    assert socket_maker(tmp_path, "websockets") is SansIOSocket
 
 
 def test_a_node_does_without_picows(without_picows: None, tmp_path: Path) -> None:
-    assert websocket_class(make_settings(tmp_path, server={"websocket": "auto"})) is SansIOSocket
+    assert socket_maker(tmp_path, "auto") is SansIOSocket
 
 
 def test_a_node_that_is_to_have_picows_says_how_to_get_it(without_picows: None, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,12 +12,14 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from structlog.testing import capture_logs
 from support import eventually
 
 from kama.errors import CloseCode
 from kama.protocol import ChatMessageRequest, build_message
 from kama.server.auth import Identity
 from kama.server.message_back import MessageBack, message_back
+from kama.server.websocket import SocketOwner
 from kama.server.ws_gateway import ConnLimits, UserConn
 
 US, THEM = "U1", "U2"
@@ -29,32 +31,55 @@ class FakeSocket:
 
     def __init__(self) -> None:
         self.frames: list[dict[str, Any]] = []
-        self.incoming: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self.owner: SocketOwner | None = None
+        self.is_held = True
+        self.waiting: list[bytes] = []
         self.closed: tuple[int, str] | None = None
         self.ended: tuple[int, str] | None = None
         self.holds = False
         self.held = 0
         self.cut_off = False
-        self._writable = asyncio.Event()
-        self._writable.set()
+        self._can_write = True
 
     @property
     def can_write(self) -> bool:
-        return self._writable.is_set()
+        return self._can_write
 
     @can_write.setter
     def can_write(self, value: bool) -> None:
-        if value:
-            self._writable.set()
-        else:
-            self._writable.clear()
+        was, self._can_write = self._can_write, value
+        if value and not was and self.owner is not None:
+            self.owner.on_writable()
 
     @property
     def unsent(self) -> int | None:
         return None if self.cut_off else self.held
 
-    async def receive_frame(self) -> bytes | None:
-        return await self.incoming.get()
+    def receive(self, data: bytes) -> None:
+        """The peer says something."""
+        self.waiting.append(data)
+        self._go_on()
+
+    def listen(self, owner: SocketOwner) -> None:
+        self.owner = owner
+        self.release()
+
+    def hold(self) -> None:
+        self.is_held = True
+
+    def release(self) -> None:
+        self.is_held = False
+        self._go_on()
+
+    def _go_on(self) -> None:
+        while self.waiting and not self.is_held and self.owner is not None:
+            self.owner.on_frame(self.waiting.pop(0))
+
+    def end(self, code: int, reason: str) -> None:
+        """The peer leaves."""
+        self.ended = (code, reason)
+        assert self.owner is not None
+        self.owner.on_end()
 
     def write_frames(self, frames: Sequence[bytes]) -> bool:
         if self.closed is not None:
@@ -64,13 +89,9 @@ class FakeSocket:
             self.held += sum(len(frame) + 4 for frame in frames)
         return True
 
-    async def drain(self) -> None:
-        await self._writable.wait()
-
     def close_now(self, code: int, reason: str = "") -> None:
         if self.closed is None:
             self.closed = (code, reason)
-            self.incoming.put_nowait(None)
 
     def seqs(self, send_id: str = THEM) -> list[int]:
         return [frame["seq"] for frame in self.frames if frame.get("send_id") == send_id]
@@ -124,12 +145,12 @@ class Rig:
             post_only=post_only,
         )
 
-    async def on_frame(self, conn: UserConn, data: bytes) -> None:
+    def on_frame(self, conn: UserConn, data: bytes) -> None:
         self.received.append(data)
 
     @asynccontextmanager
     async def running(self, *, caught_up: bool = True) -> AsyncIterator[Rig]:
-        run = asyncio.get_running_loop().create_task(self.conn.run(self.on_frame))
+        self.conn.start(self.on_frame)
         try:
             if caught_up:
                 await eventually(lambda: self.conn.post_only or self.has_event("caught_up"))
@@ -137,7 +158,7 @@ class Rig:
         finally:
             self.conn.close(CloseCode.NORMAL)
             self.socket.can_write = True
-            await asyncio.wait_for(run, 5)
+            await eventually(lambda: self.conn._filling is None)
 
     def has_event(self, event: str) -> bool:
         return any(frame.get("event") == event for frame in self.socket.frames)
@@ -368,21 +389,65 @@ async def test_a_store_that_fails_at_login_sends_the_client_away_to_come_back() 
 async def test_a_fault_of_ours_closes_with_1011() -> None:
     rig = Rig()
 
-    async def fail(conn: UserConn, data: bytes) -> None:
+    def fail(conn: UserConn, data: bytes) -> None:
         raise RuntimeError("a bug")
 
-    rig.socket.incoming.put_nowait(b"{}")
-    with pytest.raises(RuntimeError, match="a bug"):
-        await rig.conn.run(fail)
+    rig.conn.start(fail)
+    with capture_logs() as logs:
+        rig.socket.receive(b"{}")
+    assert rig.socket.closed is not None
+    assert rig.socket.closed[0] == CloseCode.INTERNAL_ERROR
+    assert "a bug" in repr([entry.get("exc_info") for entry in logs])
+
+
+async def test_a_fault_of_ours_while_something_is_waited_for_closes_with_1011() -> None:
+    rig = Rig()
+
+    async def fail() -> None:
+        raise RuntimeError("a bug")
+
+    rig.conn.start(lambda conn, data: fail())
+    rig.socket.receive(b"{}")
+    await eventually(lambda: rig.socket.closed)
     assert rig.socket.closed is not None
     assert rig.socket.closed[0] == CloseCode.INTERNAL_ERROR
 
 
+async def test_what_comes_while_a_frame_is_waited_for_comes_after_it() -> None:
+    rig = Rig()
+    gate = asyncio.Event()
+
+    async def wait(data: bytes) -> None:
+        await gate.wait()
+        rig.received.append(data)
+
+    def on_frame(conn: UserConn, data: bytes) -> Coroutine[Any, Any, None] | None:
+        return wait(data) if data == b"slow" else rig.on_frame(conn, data)
+
+    rig.conn.start(on_frame)
+    for data in (b"1", b"slow", b"2", b"slow", b"3"):
+        rig.socket.receive(data)
+    assert rig.received == [b"1"]
+    gate.set()
+    await eventually(lambda: rig.received == [b"1", b"slow", b"2", b"slow", b"3"])
+    assert not rig.socket.is_held
+
+
+async def test_while_nothing_is_to_be_waited_for_a_connection_has_no_task() -> None:
+    async with Rig().running() as rig:
+        await eventually(lambda: rig.conn._filling is None)
+        before = asyncio.all_tasks()
+        rig.socket.receive(b"{}")
+        offer_stored(rig, back(1))
+        assert asyncio.all_tasks() == before
+        await eventually(lambda: rig.sent == [(1, True)])
+        assert asyncio.all_tasks() == before
+
+
 async def test_why_the_peer_left_is_on_record() -> None:
     rig = Rig()
-    rig.socket.ended = (CloseCode.TOO_LARGE, "frame too large")
-    rig.socket.incoming.put_nowait(None)
-    await rig.conn.run(rig.on_frame)
+    rig.conn.start(rig.on_frame)
+    rig.socket.end(CloseCode.TOO_LARGE, "frame too large")
     assert rig.conn.closing == (CloseCode.TOO_LARGE, "frame too large")
 
 

@@ -1,0 +1,82 @@
+"""CatchUp: what one connection is given from the store: the login's backlog, and what was passed by later."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Protocol
+
+from kama.protocol import Behind, SystemFrame
+from kama.server.message_back import MessageBack
+from kama.server.pushed import Pushed
+
+_PAGE = 100
+_POSITIONS_MAX = 1000
+
+
+class Backlog(Protocol):
+    """What a connection reads from the store."""
+
+    async def positions(self, user_id: str) -> Sequence[tuple[str, int, int]]:
+        """(conversation, the user's sent seq, last seq) of each of the user's conversations."""
+        ...
+
+    async def page(self, conversation: str, after_seq: int, limit: int) -> list[MessageBack]: ...
+
+
+class CatchUp:
+    """Lives while a connection is behind. `write` waits until the peer takes data."""
+
+    def __init__(self, backlog: Backlog, pushed: Pushed, write: Callable[[MessageBack], Awaitable[None]]) -> None:
+        self._backlog = backlog
+        self._pushed = pushed
+        self._write = write
+
+    async def log_in(self, user_id: str, resume: int) -> SystemFrame:
+        """What the user has not been sent, oldest first and at most `resume` of each conversation.
+
+        Live messages go out from then on; the frame that says so is to be the next thing that is written.
+        """
+        positions = await self._backlog.positions(user_id)
+        for key, sent_seq, _ in positions:
+            self._pushed.start(key, sent_seq)
+        behind: list[Behind] = []
+        for key, sent_seq, last_seq in positions:
+            end = min(last_seq, sent_seq + resume)
+            await self._write_stored(key, sent_seq, end)
+            if end < last_seq:
+                behind.append(Behind(key, end, last_seq))
+                self._pushed.leave_to_pull(key, end, last_seq)
+        await self.refill()
+        self._pushed.is_live = True
+        return self._caught_up(positions, behind)
+
+    def _caught_up(self, positions: Sequence[tuple[str, int, int]], behind: list[Behind]) -> SystemFrame:
+        return SystemFrame(
+            content="caught up" if not behind else "caught up in part: pull the rest",
+            event="caught_up",
+            complete=not behind,
+            behind=behind,
+            positions={
+                key: max(last_seq, self._pushed.last(key) or 0) for key, _, last_seq in positions[:_POSITIONS_MAX]
+            },
+        )
+
+    async def refill(self) -> None:
+        """Bring every conversation that is behind up to what was last offered of it."""
+        while (waiting := self._pushed.next_behind()) is not None:
+            key, last, target = waiting
+            await self._write_stored(key, last, target)
+            self._pushed.caught_up(key, target)
+
+    async def _write_stored(self, key: str, after_seq: int, end: int) -> None:
+        async for back in self._stored(key, after_seq, end):
+            await self._write(back)
+
+    async def _stored(self, key: str, after_seq: int, end: int) -> AsyncIterator[MessageBack]:
+        while after_seq < end:
+            page = await self._backlog.page(key, after_seq, min(_PAGE, end - after_seq))
+            for back in page:
+                yield back
+            if not page:
+                return
+            after_seq = page[-1].seq
