@@ -8,6 +8,7 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 from benchmarks import relay
@@ -41,7 +42,7 @@ def filled_store() -> Path:
     """The file of a filled store, made on first use and kept in the folder for temporary files."""
     with KamaServer("normal") as node:
         node.stop()
-        with sqlite3.connect(node.database) as database:
+        with closing(sqlite3.connect(node.database)) as database:
             tables = database.execute("SELECT sql FROM sqlite_master ORDER BY name").fetchall()
         digest = hashlib.sha256(repr((tables, CONVERSATIONS, MESSAGES_EACH)).encode()).hexdigest()[:12]
         kept = Path(tempfile.gettempdir(), f"kama-benchmark-store-{digest}.db")
@@ -53,17 +54,12 @@ def filled_store() -> Path:
 
 
 def _fill(path: Path) -> None:
-    database = sqlite3.connect(path)
-    try:
-        database.execute("PRAGMA journal_mode = OFF")
+    with closing(sqlite3.connect(path)) as database, database:
         database.execute("PRAGMA synchronous = OFF")
-        with database:
-            database.executemany(_MESSAGE, _messages())
-            database.executemany(_CONVERSATION, ((_key(number), MESSAGES_EACH) for number in range(CONVERSATIONS)))
-            ends = ((f"U{side}{number}", _key(number)) for number in range(CONVERSATIONS) for side in "sr")
-            database.executemany(_CURSOR, ((user, key, MESSAGES_EACH, MESSAGES_EACH) for user, key in ends))
-    finally:
-        database.close()
+        database.executemany(_MESSAGE, _messages())
+        database.executemany(_CONVERSATION, ((_key(number), MESSAGES_EACH) for number in range(CONVERSATIONS)))
+        ends = ((f"U{side}{number}", _key(number)) for number in range(CONVERSATIONS) for side in "sr")
+        database.executemany(_CURSOR, ((user, key, MESSAGES_EACH, MESSAGES_EACH) for user, key in ends))
 
 
 def _messages() -> Iterator[tuple[object, ...]]:
