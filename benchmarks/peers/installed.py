@@ -44,6 +44,11 @@ def python() -> str:
     return str(program)
 
 
+def python_if_installed() -> str | None:
+    """As `python`, but nothing is installed: None where it would have to be."""
+    return str(_VENV / "bin" / "python") if _is_fresh(_VENV, _REQUIREMENTS) else None
+
+
 def _program(name: str) -> str:
     found = shutil.which(name)
     if found is None:
