@@ -52,13 +52,10 @@ class Meter:
 
 
 class Load:
-    """Whoever receives appends to `latencies` and counts in `received`, from the first message on."""
-
-    clock = staticmethod(perf_counter)
+    """Whoever receives appends to `latencies`."""
 
     def __init__(self, alarm: Alarm) -> None:
         self.running = True
-        self.received = 0
         self.latencies: list[float] = []
         self._alarm = alarm
 
@@ -66,11 +63,16 @@ class Load:
         raise NotImplementedError
 
     @property
+    def received(self) -> int:
+        """From the first message on."""
+        raise NotImplementedError
+
+    @property
     def under_way(self) -> int:
         raise NotImplementedError
 
     async def measure(self, server: Server, timing: Timing) -> Figures:
-        children = server.children_cpu_seconds()
+        children, received = server.children_cpu_seconds(), self.received
         self.start()
         await self._alarm.sleep(timing.warm_up)
         latencies: list[float] = []
@@ -85,18 +87,17 @@ class Load:
         latencies.sort()
         figures["p50_ms"] = percentile(latencies, 0.50) * 1e3
         figures["p99_ms"] = percentile(latencies, 0.99) * 1e3
-        return figures | await self._children(server, children)
+        used, behind = await self._children(server, children)
+        return figures | {"children_us": used / (self.received - received) * 1e6, "behind_s": behind}
 
     async def stop(self) -> None:
         """Until the last message has come."""
         self.running = False
         await self._alarm.until(lambda: not self.under_way, _LAST_ONES, "the last messages")
 
-    async def _children(self, server: Server, before: float) -> Figures:
-        """What the server's children took for all that was sent, also after the load: what they put off is not free.
-
-        `behind_s`: how long they went on after the last message.
-        """
+    async def _children(self, server: Server, before: float) -> tuple[float, float]:
+        """CPU seconds of the server's children since `before`, and the seconds for which they went on after the load:
+        what they put off is not free."""
         used, waited, last_seen = server.children_cpu_seconds(), 0.0, 0.0
         while used > before and waited - last_seen < _QUIET and waited < _QUIET_MAX:
             await self._alarm.sleep(0.1)
@@ -105,7 +106,7 @@ class Load:
             # One tick of the kernel's clock is a look around, not work.
             if now - used > 0.015:
                 used, last_seen = now, waited
-        return {"children_us": (used - before) / self.received * 1e6, "behind_s": last_seen}
+        return used - before, last_seen
 
 
 def percentile(in_order: Sequence[float], part: float) -> float:
