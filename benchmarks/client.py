@@ -124,8 +124,8 @@ def number_of(message: bytes) -> int:
 class Client(WSListener):
     """One connection; `send` sends a message.
 
-    A frame with `expected` in it is given to `on_message`; any other one ends the run, but for what the server's dialect
-    knows. To be told of every message, expect `any_message`.
+    A frame with `expected` in it is given to `on_message`; any other one ends the run, but for what the dialect of the
+    server knows. To be told of every message, expect `any_message`.
     """
 
     any_message = _CONTENT
