@@ -11,6 +11,9 @@ from support import RunningNode, eventually, text_message, token
 from websockets.asyncio.server import ServerConnection, serve
 
 from kama.bench.picows_client import PicowsClient
+from kama.bench.plan import Plan
+from kama.bench.result import Result
+from kama.bench.tally import Reading, Tally
 from kama.bench.transport import fastest_client
 from kama.client import NodeClient
 from kama.errors import CannotConnect, TimedOut, Unauthorised
@@ -145,3 +148,14 @@ async def test_a_login_that_nobody_answers_ends_in_time_and_leaves_nothing_open(
                 pass
         async with asyncio.timeout(10):
             await left.wait()
+
+
+@pytest.mark.parametrize(("cpu", "is_limit"), [(0.5, False), (0.95, True)])
+def test_a_result_tells_the_clients_share_of_a_core_and_when_that_was_the_limit(cpu: float, is_limit: bool) -> None:
+    tally = Tally()
+    tally.first, tally.last = Reading(0.0, 0.0, 0, 0, 0, 0), Reading(2.0, 2 * cpu, 10, 10, 10, 0)
+    result = Result(Plan(("http://127.0.0.1:1",)), tally)
+    told = result.as_dict()
+    assert told["cpu"] == cpu and told["conditions"]["transport"] == "picows"
+    assert ("own cpu", f"{cpu:.0%} of a core (picows, uvloop)", "") in [row[:3] for row in result.rows()]
+    assert any("this client is the limit" in warning for warning in told["warnings"]) == is_limit
