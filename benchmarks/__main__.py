@@ -48,7 +48,7 @@ def main() -> int:
 
 
 class Benchmark:
-    """All rounds: in each, every scenario with every server in turn."""
+    """All rounds: in each, every scenario with every server in turn. Raises Failed when none of the servers is here."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
@@ -57,6 +57,10 @@ class Benchmark:
         absent: dict[str, str] = {}
         progress("looking for the peers, and installing what they need ")
         self._servers = contestants.contestants(options, absent)
+        if not self._servers:
+            raise Failed(
+                "none of these servers is here: " + ", ".join(f"{name} ({why})" for name, why in absent.items())
+            )
         self._run = Run(conditions(options, self._servers, self._cores), absent=absent)
 
     def run(self) -> Run:

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from importlib.util import find_spec
@@ -27,6 +28,7 @@ from benchmarks.peers.server import PeerServer, python_peer
 from benchmarks.report import Run, to_json, to_text
 from benchmarks.servers import KEEPER, KamaServer, Server, descendants
 
+ROOT = Path(__file__).resolve().parents[2]
 SHORT = Timing(warm_up=0.05, measured=0.15)
 PYTHON_PEERS = {
     "aiohttp_relay.py": ["aiohttp", "uvloop"],
@@ -75,6 +77,28 @@ async def test_kama_at_a_fixed_rate_is_measured_and_its_store_is_checked() -> No
         with pytest.raises(Failed, match="the store holds"):
             check_store(server.database, sent | {some: sent[some] + 1})
     assert figures["peak"] > 10 and 0 < figures["rate"] < 20 and figures["late_p99_ms"] >= 0
+
+
+def run_benchmarks(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks", "--quick", *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=50, check=False
+    )
+
+
+def test_a_run_ends_with_the_figures_of_kama_and_its_conditions() -> None:
+    size = ("--seconds", "0.2", "--warm-up", "0.1", "--pairs", "2")
+    done = run_benchmarks("--only", "relay", "--servers", "kama", "--json", *size)
+    assert (done.returncode, done.stderr) == (0, "")
+    told = msgspec.json.decode(done.stdout)
+    assert told["figures"]["relay"]["kama"]["rate"]["median"] > 0
+    assert told["conditions"]["pairs"].startswith("2, one message under way in each, 270 bytes")
+
+
+def test_a_run_with_nobody_there_says_who_is_missing() -> None:
+    done = run_benchmarks("--servers", "node ws", PATH="")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "benchmarks: error: none of these servers is here: node ws (node is missing)\n"
 
 
 def test_where_node_is_missing_its_servers_are_absent_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:

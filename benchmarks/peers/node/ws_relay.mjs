@@ -36,4 +36,3 @@ http.on("upgrade", (request, socket, head) => {
 http.listen({ host: "127.0.0.1", port: 0, backlog: 2048 }, () => {
   console.log(`listens on http://127.0.0.1:${http.address().port}`);
 });
-process.on("SIGTERM", () => process.exit(0));
