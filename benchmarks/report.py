@@ -1,80 +1,132 @@
-"""From the figures of all rounds to a table: medians, and ratios with their spread."""
+"""From the figures of all rounds to tables: medians with their spread, and their ratios to the bare relay."""
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import platform
 import statistics
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from benchmarks.load import Figures
-from benchmarks.peer import MESSAGE_BYTES
 
-SCENARIOS = ("relay", "group", "idle")
-CLIENT_BUSY = 85.0
+CLIENT_BUSY = 90.0
 OTHERS_BUSY = 25.0
+LATE_MS = 1.0
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of the table. `better`: whether a ratio above 1 is good for kama."""
+class Column:
+    """One figure of a scenario. `ratio`: of its median to that of the scenario's reference."""
 
     figure: str
     title: str
-    better: str
     digits: int = 0
+    ratio: bool = False
 
 
-_LOAD = (Row("p50_ms", "p50 ms", "lower", 2), Row("p99_ms", "p99 ms", "lower", 2))
+_LATENCY = (Column("p50_ms", "p50 ms", 2), Column("p99_ms", "p99 ms", 2))
 _CPU = (
-    Row("server_cpu", "server CPU %", ""),
-    Row("client_cpu", "client CPU %", ""),
-    Row("others_cpu", "others' CPU %", ""),
+    Column("children_us", "children us", 1),
+    Column("behind_s", "behind s", 1),
+    Column("server_cpu", "server %"),
+    Column("client_cpu", "client %"),
+    Column("others_cpu", "others %"),
 )
-ROWS = {
-    "relay": (Row("rate", "messages/s", "higher"), *_LOAD, Row("server_us", "server us/message", "lower", 1), *_CPU),
-    "group": (Row("rate", "deliveries/s", "higher"), *_LOAD, Row("server_us", "server us/delivery", "lower", 1), *_CPU),
-    "idle": (
-        Row("kib", "KiB/connection", "lower", 1),
-        Row("rate", "logins/s", "higher"),
-        Row("server_us", "server us/login", "lower"),
-        *_CPU,
+_RELAY = (Column("rate", "messages/s", 0, True), *_LATENCY, Column("server_us", "us/message", 1, True), *_CPU)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """`reference`: the server that ratios are to."""
+
+    title: str
+    reference: str
+    columns: Sequence[Column]
+
+
+BARE = "node ws"
+SCENARIOS = {
+    "relay": Scenario("1:1 relay, closed loop", BARE, _RELAY),
+    "rate": Scenario(
+        "1:1 relay at a fixed rate",
+        BARE,
+        (
+            Column("rate", "messages/s"),
+            Column("p50_ms", "p50 ms", 2, True),
+            Column("p99_ms", "p99 ms", 2, True),
+            Column("server_us", "us/message", 1, True),
+            *_CPU[:3],
+            Column("late_p99_ms", "client late p99 ms", 2),
+            _CPU[-1],
+        ),
     ),
+    "group": Scenario(
+        "group fan-out",
+        BARE,
+        (Column("rate", "deliveries/s", 0, True), *_LATENCY, Column("server_us", "us/delivery", 1, True), *_CPU),
+    ),
+    "idle": Scenario(
+        "logins, and connections that say nothing",
+        BARE,
+        (
+            Column("rate", "logins/s", 0, True),
+            Column("server_us", "us/login", 0, True),
+            Column("kib", "KiB/connection", 1, True),
+            *_CPU[2:],
+        ),
+    ),
+    "full": Scenario("1:1 relay on a full store", "kama, empty", _RELAY),
 }
+NOTES = (
+    "medians (least-greatest) of the rounds; x: ratio of the medians to the reference",
+    "us: CPU of the server's process a message; its children's apart, counted until they have nothing left to do",
+    "% of a core; client: this benchmark's own",
+    "a relayed message is two frames everywhere: the receiver's and the sender's echo; kama is asked for no ack",
+    "every round: all that was sent was received, once and in order; kama's store holds it, seqs 1 to n",
+)
 
 
 @dataclass
 class Run:
+    """`rounds`: by scenario and server. `absent`: why a server has no row."""
+
     conditions: dict[str, Any]
     rounds: dict[str, dict[str, list[Figures]]] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
     oddities: list[str] = field(default_factory=list)
 
     def add(self, scenario: str, server: str, figures: Figures) -> None:
         self.rounds.setdefault(scenario, {}).setdefault(server, []).append(figures)
 
+    def median(self, scenario: str, server: str, figure: str) -> float | None:
+        """None when it was not measured in each round."""
+        rounds = self.rounds.get(scenario, {}).get(server, [])
+        values = [figures[figure] for figures in rounds if figure in figures]
+        return statistics.median(values) if values and len(values) == len(rounds) else None
+
+    def is_bounded(self, scenario: str, server: str) -> bool:
+        """Whether the client, and not the server, may be what was measured."""
+        if scenario == "rate":  # there the client never rests
+            late = self.median(scenario, server, "late_p99_ms")
+            return late is not None and late > LATE_MS
+        busy = self.median(scenario, server, "client_cpu")
+        return busy is not None and busy > CLIENT_BUSY
+
     def warnings(self) -> list[str]:
         """What a reader of the figures must know."""
         found = list(self.oddities)
         for scenario, servers in self.rounds.items():
-            for server, rounds in servers.items():
-                client = max(figures["client_cpu"] for figures in rounds)
-                if client > CLIENT_BUSY:
-                    found.append(
-                        f"{scenario}, {server}: the client used up to {client:.0f} % of a core, so the server may be "
-                        "faster than these figures"
-                    )
-        others = max(figures["others_cpu"] for figures in self._all())
+            for server in servers:
+                if self.is_bounded(scenario, server):
+                    found.append(f"{scenario}, {server}: the client is the limit, the figures are lower bounds (*)")
+        for server, rounds in self.rounds.get("rate", {}).items():
+            if any("rate" not in figures for figures in rounds):
+                peak = statistics.median(figures["peak"] for figures in rounds)
+                found.append(f"rate, {server}: the rate is more than it can do ({peak:,.0f} messages/s)")
+        others = max((figures.get("others_cpu", 0.0) for figures in self._all()), default=0.0)
         if others > OTHERS_BUSY:
-            found.append(
-                f"other programs used up to {others:.0f} % of a core meanwhile: rates and latencies are theirs too, "
-                "prefer server us"
-            )
+            found.append(f"other programs used up to {others:.0f} % of a core: rates and latencies are theirs too")
         return found
 
     def _all(self) -> Iterator[Figures]:
@@ -83,84 +135,86 @@ class Run:
                 yield from rounds
 
 
-def conditions(options: argparse.Namespace) -> dict[str, Any]:
-    return {
-        "date": time.strftime("%Y-%m-%d %H:%M"),
-        "cores": len(os.sched_getaffinity(0)),
-        "load before": round(os.getloadavg()[0], 2),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "python": platform.python_version(),
-        **{name: _version(name) for name in ("kama", "uvicorn", "websockets", "starlette", "uvloop", "httptools")},
-        "rounds": options.rounds,
-        "seconds": options.seconds,
-        "warm-up": options.warm_up,
-        "pairs": f"{options.pairs}, {options.window} messages under way in each",
-        "group": f"{options.members} members, {options.group_window} messages under way",
-        "idle connections": options.connections,
-        "message bytes": MESSAGE_BYTES,
-        "kama's SQLite": f"synchronous {options.synchronous}",
-        "servers": "a fresh process and data folder for each scenario of each round",
-    }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "none"
+# --- JSON ----------------------------------------------------------------------------------------------
 
 
 def to_json(run: Run) -> str:
-    figures = {scenario: _summary(scenario, servers) for scenario, servers in run.rounds.items()}
-    document = {"conditions": run.conditions, "figures": figures, "rounds": run.rounds, "warnings": run.warnings()}
+    figures = {name: {server: _summary(run, name, server) for server in run.rounds[name]} for name in run.rounds}
+    document = {
+        "conditions": run.conditions,
+        "figures": figures,
+        "rounds": run.rounds,
+        "absent": run.absent,
+        "warnings": run.warnings(),
+    }
     return json.dumps(document, indent=2)
 
 
-def _summary(scenario: str, servers: dict[str, list[Figures]]) -> dict[str, Any]:
-    return {row.figure: compare(row.figure, servers) for row in ROWS[scenario]}
+def _summary(run: Run, name: str, server: str) -> dict[str, Any]:
+    rounds = run.rounds[name][server]
+    summary: dict[str, Any] = {"client_is_the_limit": run.is_bounded(name, server)}
+    for column in SCENARIOS[name].columns:
+        values = [figures[column.figure] for figures in rounds if column.figure in figures]
+        if values:
+            summary[column.figure] = {"median": statistics.median(values), "min": min(values), "max": max(values)}
+            if column.ratio:
+                summary[column.figure]["ratio"] = ratio(run, name, server, column.figure)
+    return summary
 
 
-def compare(figure: str, servers: dict[str, list[Figures]]) -> dict[str, Any]:
-    """Medians over the rounds, their ratio, and the least and greatest ratio within one round."""
-    kama = [figures[figure] for figures in servers["kama"]]
-    bare = [figures[figure] for figures in servers["bare"]]
-    ratios = [one / other for one, other in zip(kama, bare, strict=True) if other]
-    medians = statistics.median(kama), statistics.median(bare)
-    return {
-        "kama": {"median": medians[0], "min": min(kama), "max": max(kama)},
-        "bare": {"median": medians[1], "min": min(bare), "max": max(bare)},
-        "ratio": medians[0] / medians[1] if medians[1] else None,
-        "ratio_min": min(ratios, default=None),
-        "ratio_max": max(ratios, default=None),
-    }
+def ratio(run: Run, name: str, server: str, figure: str) -> float | None:
+    """Of the medians, to the scenario's reference. None where either has none."""
+    mine = run.median(name, server, figure)
+    reference = run.median(name, SCENARIOS[name].reference, figure)
+    return mine / reference if mine is not None and reference else None
 
 
-# --- the table -----------------------------------------------------------------------------------------
-
-_LINE = "{:<22}{:<8}{:>28}{:>28}{:>22}"
+# --- tables --------------------------------------------------------------------------------------------
 
 
 def to_text(run: Run) -> str:
-    lines = [_LINE.format("", "better", "kama", "bare relay", "kama / bare"), ""]
-    for scenario, servers in run.rounds.items():
-        lines.append(scenario)
-        lines += [_line(row, compare(row.figure, servers)) for row in ROWS[scenario]]
-        lines.append("")
-    lines.append("medians (min-max) of the rounds; the ratio is of the medians (min-max of the ratios of each round)")
-    lines.append(
-        "every round: what was sent was received and echoed once, in order; kama's store holds it, seqs 1 to n"
-    )
-    lines += ["", *(f"! {warning}" for warning in run.warnings())]
-    lines += [f"{name:<18}{value}" for name, value in run.conditions.items()]
+    lines: list[str] = []
+    for name, servers in run.rounds.items():
+        scenario = SCENARIOS[name]
+        lines += [f"{name}: {scenario.title}; x: times {scenario.reference}", ""]
+        header = ["", *(title for column in scenario.columns for title in _titles(column))]
+        lines += _aligned([header, *(_row(run, name, server) for server in servers)])
+        lines += ["", *(f"  {server}: not here: {why}" for server, why in run.absent.items()), ""]
+    lines += [*NOTES, "", *(f"! {warning}" for warning in run.warnings())]
+    width = max(map(len, run.conditions))
+    lines += [f"{name:<{width}}  {value}" for name, value in run.conditions.items()]
     return "\n".join(lines)
 
 
-def _line(row: Row, compared: dict[str, Any]) -> str:
-    ratio = compared["ratio"]
-    shown = f"{ratio:.2f} ({compared['ratio_min']:.2f}-{compared['ratio_max']:.2f})" if ratio and row.better else ""
-    sides = [_side(compared[server], row.digits) for server in ("kama", "bare")]
-    return _LINE.format(f"  {row.title}", row.better, *sides, shown)
+def _titles(column: Column) -> list[str]:
+    return [column.title, "x"] if column.ratio else [column.title]
 
 
-def _side(values: dict[str, float], digits: int) -> str:
-    return f"{values['median']:,.{digits}f} ({values['min']:,.{digits}f}-{values['max']:,.{digits}f})"
+def _row(run: Run, name: str, server: str) -> list[str]:
+    cells = [f"{server}{' *' if run.is_bounded(name, server) else ''}"]
+    for column in SCENARIOS[name].columns:
+        values = [figures[column.figure] for figures in run.rounds[name][server] if column.figure in figures]
+        cells.append(_spread(values, column.digits))
+        if column.ratio:
+            found = ratio(run, name, server, column.figure)
+            cells.append("-" if found is None else f"{found:.2f}")
+    return cells
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    if not values:
+        return "-"
+    median, least, greatest = (
+        f"{value:,.{digits}f}" for value in (statistics.median(values), min(values), max(values))
+    )
+    return median if least == greatest else f"{median} ({least}-{greatest})"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            [f"  {row[0]:<{widths[0]}}", *(f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in rows
+    ]

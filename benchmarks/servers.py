@@ -1,4 +1,4 @@
-"""The two servers under measurement as processes of their own, and what the kernel says they use."""
+"""Servers under measurement as processes of their own, and what the kernel says they use."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from kama.server.auth import TokenKeeper
+from kama.settings import StoreSettings
 
 SECRET = "a secret of the benchmarks, long enough to sign"
 KEEPER = TokenKeeper(SECRET)
@@ -40,27 +41,69 @@ class Process:
 
     def cpu_seconds(self) -> float:
         """User and system time of all its threads."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        fields = _stat(self.pid)
+        if not fields:
+            raise ServerFailed(f"{self.name} has ended")
         return (int(fields[11]) + int(fields[12])) / _TICKS
 
     def resident_kib(self) -> int:
-        found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text())
-        if found is None:
+        kib = _resident_kib(self.pid)
+        if kib is None:
             raise ServerFailed(f"{self.name} has ended")
-        return int(found[1])
+        return kib
+
+    def children_cpu_seconds(self) -> float:
+        """User and system time of the processes below this one, also of those that it waited for."""
+        ended = sum(map(int, _stat(self.pid)[13:15])) / _TICKS
+        return ended + sum(sum(map(int, _stat(pid)[11:15])) for pid in descendants(self.pid)) / _TICKS
+
+    def family_resident_kib(self) -> int:
+        """Its memory and that of the processes below it; what they share counts once for each."""
+        return self.resident_kib() + sum(_resident_kib(pid) or 0 for pid in descendants(self.pid))
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes below this one, as many as there are now."""
+    below: dict[int, list[int]] = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and (stat := _stat(int(folder.name))):
+            below.setdefault(int(stat[1]), []).append(int(folder.name))
+    found = list(below.get(pid, []))
+    for child in found:  # it grows meanwhile
+        found += below.get(child, [])
+    return found
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/<pid>/stat from the third, the state, on; none when it has ended."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return []
+
+
+def _resident_kib(pid: int) -> int | None:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+        return int(found[1]) if found else None
+    return None
 
 
 class Server(Process):
-    """A process in a new temporary folder, from `with` to its end; ended by its pid whatever happens."""
+    """A process in a new temporary folder, from `with` to its end; ended by its pid whatever happens.
 
-    is_kama = False
+    `core`: the only one that it and what it starts may run on; None: any. `protocol`: what it speaks over WebSocket.
+    """
+
+    core: int | None = None
+    protocol: Literal["plain", "kama", "socket.io"] = "plain"
     url = ""
 
     def __enter__(self) -> Self:
         self.folder = Path(tempfile.mkdtemp(prefix="kama-benchmark-"))
         self._log_path = self.folder / "server.log"
         try:
-            with self._log_path.open("w") as log:
+            self.prepare()
+            with self._log_path.open("w") as log, on_core(self.core):
                 # A session of its own: Ctrl-C in the terminal is ours to handle, and __exit__ ends the server.
                 self._process = subprocess.Popen(
                     self.command(), env=self.environment(), stdout=log, stderr=log, start_new_session=True
@@ -71,6 +114,9 @@ class Server(Process):
             self.__exit__(None, None, None)
             raise
         return self
+
+    def prepare(self) -> None:
+        """Put into its folder what it needs there."""
 
     def command(self) -> Sequence[str]:
         raise NotImplementedError
@@ -109,13 +155,6 @@ class Server(Process):
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-class BareServer(Server):
-    name = "bare"
-
-    def command(self) -> Sequence[str]:
-        return [sys.executable, str(Path(__file__).with_name("bare_relay.py"))]
-
-
 class BusyNode(Server):
     """A `benchmarks.busy_node`."""
 
@@ -129,11 +168,13 @@ class BusyNode(Server):
 
 
 class KamaServer(Server):
+    """A node with the defaults, but without a limit of rates. `synchronous`: "normal", or "full" for acks on disk."""
+
     name = "kama"
-    is_kama = True
+    protocol = "kama"
 
     def __init__(self, synchronous: str, websocket: str = "auto") -> None:
-        self._synchronous = synchronous
+        self._durability = _durability(synchronous)
         self._websocket = websocket
 
     @property
@@ -154,7 +195,7 @@ class KamaServer(Server):
             "KAMA_LIMITS__MESSAGES_PER_SECOND": "0",
             "KAMA_LOG__LEVEL": "warning",
             "KAMA_SERVER__WEBSOCKET": self._websocket,
-            "KAMA_STORE__DURABILITY": "disk" if self._synchronous == "full" else "process",
+            **self._durability,
             "KAMA_STORE__URL": f"sqlite+aiosqlite:///{self.database}",
         }
 
@@ -165,6 +206,27 @@ class KamaServer(Server):
         no_proxy = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with no_proxy.open(request, timeout=10) as answer:
             answer.read()
+
+
+def _durability(synchronous: str) -> dict[str, str]:
+    """The setting that says so at this version of kama."""
+    if "durability" in StoreSettings.model_fields:
+        return {"KAMA_STORE__DURABILITY": "disk" if synchronous == "full" else "process"}
+    return {"KAMA_STORE__SYNCHRONOUS": synchronous}
+
+
+@contextlib.contextmanager
+def on_core(core: int | None) -> Iterator[None]:
+    """What is started within may run on this core only."""
+    if core is None:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def raise_file_limit(files: int) -> None:

@@ -69,7 +69,7 @@ class ChatClient:
     `last_seen` maps conversations to the last seq that this client has from an earlier life. Of a conversation
     that it does not know, it wants everything (`unknown="all"`) or what comes from now on (`"new"`).
 
-    `tap` sees every frame of every connection, as it is.
+    `tap` sees every frame of every connection, as it is. `client`: the class to reach the node by.
 
     Raises (from `run`) Dismissed, and what the node answers to a login that waiting does not mend: Unauthorised,
     Forbidden. A node that is away is waited for, for ever.
@@ -87,9 +87,10 @@ class ChatClient:
         last_seen: Mapping[str, int] | None = None,
         unknown: Literal["all", "new"] = "all",
         tap: Tap | None = None,
+        client: type[NodeClient] = NodeClient,
     ) -> None:
         self.user_id = user_id
-        self._node = NodeClient(server, token)
+        self._node = client(server, token)
         self._on_message = on_message
         self._on_frame = on_frame
         self._device = device

@@ -7,12 +7,12 @@ import os
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal, Protocol
 from urllib.parse import urlencode
 
 import httpx2
 import msgspec
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus, InvalidURI
 
 from kama.address import check_server
@@ -30,6 +30,8 @@ class NodeClient:
 
     Raises CannotConnect when nothing answers, TimedOut when an answer takes too long, and what the node answers.
     """
+
+    transport = "websockets"
 
     def __init__(self, server: str, token: Token, *, timeout: float = 10.0) -> None:
         self._server = check_server(server, "NodeClient")
@@ -132,8 +134,16 @@ class NodeClient:
 
     @contextlib.asynccontextmanager
     async def _upgraded(self, path: str, **options: Any) -> AsyncIterator[Connection]:
+        socket = await self._dial(path, **options)
         try:
-            socket = await connect(
+            yield Connection(socket)
+        finally:
+            await socket.close()
+
+    async def _dial(self, path: str, **options: Any) -> Socket:
+        """An upgraded connection to the node. A class that overrides this goes by another library than websockets."""
+        try:
+            return await connect(
                 f"ws{self._server.removeprefix('http')}{path}",
                 additional_headers={"Authorization": f"Bearer {self._token()}"},
                 open_timeout=self._timeout,
@@ -153,16 +163,31 @@ class NodeClient:
             raise CannotConnect(f"{self._server} does not speak WebSocket: {error}") from None
         except (InvalidHandshake, InvalidURI, OSError) as error:
             raise self._cannot_connect(error) from None
-        try:
-            yield Connection(socket)
-        finally:
-            await socket.close()
+
+
+class Socket(Protocol):
+    """What a Connection asks of a WebSocket, in the words of websockets: `send` and `recv` raise its ConnectionClosed.
+
+    `close_code` is None until the connection has ended.
+    """
+
+    @property
+    def close_code(self) -> int | None: ...
+
+    @property
+    def close_reason(self) -> str | None: ...
+
+    async def send(self, message: bytes, *, text: bool) -> None: ...
+
+    async def recv(self, *, decode: Literal[False]) -> bytes: ...
+
+    async def close(self) -> None: ...
 
 
 class Connection:
     """One open WebSocket: frames out, frames in, both as JSON objects."""
 
-    def __init__(self, socket: ClientConnection) -> None:
+    def __init__(self, socket: Socket) -> None:
         self._socket = socket
 
     @property

@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from benchmarks.peer import Failed
+from benchmarks.client import Failed
 from benchmarks.scale import directory, fanout, nodes, prediction, rows
 from benchmarks.scale.costs import Costs
 from benchmarks.scale.nodes import Measured

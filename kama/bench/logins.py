@@ -11,6 +11,7 @@ from kama.bench.load import first_failure
 from kama.bench.operator import operator
 from kama.bench.plan import Issue, Plan, Seat
 from kama.bench.tally import Tally
+from kama.bench.transport import fastest_client
 from kama.client import Connection, NodeClient
 from kama.errors import Busy, CannotConnect, RateLimited, TimedOut
 
@@ -58,7 +59,7 @@ class Logins:
 
     def _client(self, seat: Seat) -> tuple[str, NodeClient]:
         token = self._issue(seat.user_id, False)
-        return seat.user_id, NodeClient(seat.node, lambda: token)
+        return seat.user_id, fastest_client()(seat.node, lambda: token)
 
     def _count_unsent(self) -> None:
         if self._plan.rate:

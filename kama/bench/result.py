@@ -11,10 +11,11 @@ from kama import __version__
 from kama.bench.ledger import Verdict
 from kama.bench.plan import Plan
 from kama.bench.tally import Reading, Tally
+from kama.bench.transport import fastest_client, loop_name
 from kama.errors import Code
 from kama.protocol import PROTOCOL_VERSION
 
-_BUSY_CPU = 0.85
+_BUSY_CPU = 0.9
 _COUNTED = ("sent", "acked", "received", "logins")
 
 
@@ -79,6 +80,8 @@ class Result:
             "node_limits": self.tally.limits,
             "versions": {"kama": __version__, "python": platform.python_version(), "protocol": PROTOCOL_VERSION},
             "cores": os.cpu_count(),
+            "transport": fastest_client().transport,
+            "loop": loop_name(),
         }
 
     # --- what was measured
@@ -129,8 +132,8 @@ class Result:
             )
         if self.cpu > _BUSY_CPU:
             told.append(
-                f"this tool took {self.cpu:.0%} of a core: it is the limit, not the node. Give it a --rate below, "
-                "or run several side by side"
+                f"this client is the limit: it took {self.cpu:.0%} of a core, so the node may do more than these "
+                "figures. Give it a --rate below, or run several side by side"
             )
         if tally.unsent:
             what = "logins" if self.plan.pattern == "connect" else "messages"
@@ -164,7 +167,7 @@ class Result:
         codes = " ".join(f"{code}:{count}" for code, count in sorted(tally.close_codes.items()))
         facts = [
             ("reconnects", f"{tally.reconnects}{f' ({codes})' if codes else ''}"),
-            ("own cpu", f"{self.cpu:.0%} of a core"),
+            ("own cpu", f"{self.cpu:.0%} of a core ({fastest_client().transport}, {loop_name()})"),
         ]
         if self.verdict is not None:
             verdict = self.verdict

@@ -9,6 +9,7 @@ from kama.bench.frames import ConnectionFrames
 from kama.bench.ledger import Ledger
 from kama.bench.plan import Issue, Seat, Stamp
 from kama.bench.tally import Tally
+from kama.bench.transport import fastest_client
 from kama.chat_client import ChatClient, Tap
 from kama.client import Frame
 from kama.errors import KamaError
@@ -59,7 +60,14 @@ class User(Tap):
         self._connections = 0
         token = issue(seat.user_id, False)
         self.client = ChatClient(
-            seat.node, seat.user_id, lambda: token, self._take, device="kama-bench", unknown="all", tap=self
+            seat.node,
+            seat.user_id,
+            lambda: token,
+            self._take,
+            device="kama-bench",
+            unknown="all",
+            tap=self,
+            client=fastest_client(),
         )
 
     async def run(self) -> None:

@@ -25,7 +25,6 @@ from kama.commands.common import (
     note,
     print_json,
     print_table,
-    run,
     token_keeper,
 )
 from kama.config import load_config
@@ -106,7 +105,10 @@ def bench(
         settle=settle,
         verify=verify,
     )
-    run(_bench(plan, _Tokens(config_file, data_dir, token_file), as_json))
+    from kama.bench.transport import loop_factory
+
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(_bench(plan, _Tokens(config_file, data_dir, token_file), as_json))
 
 
 def _check(pattern: Pattern, groups: int, verify: bool) -> None:
