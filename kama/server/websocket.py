@@ -24,6 +24,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import struct
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -40,6 +41,7 @@ LINGER = 5.0
 READ_AHEAD = 16
 REASON_MAX = 123
 _QUIET = 0.2
+_SHORT, _LONG, _VERY_LONG = (struct.Struct(form).pack for form in (">BB", ">BBH", ">BBQ"))
 SOCKET_KEY = "kama.socket"
 OP_TEXT, OP_CLOSE, OP_PING, OP_PONG = 0x81, 0x88, 0x89, 0x8A
 
@@ -113,12 +115,13 @@ def socket_of(websocket: WebSocket) -> Socket:
 
 def frame(first: int, payload: bytes) -> bytes:
     """A whole, unmasked frame (RFC 6455, section 5.2); `first` is its first byte."""
-    size = len(payload)
+    return _head(first, len(payload)) + payload
+
+
+def _head(first: int, size: int) -> bytes:
     if size < 126:
-        return b"%c%c%b" % (first, size, payload)
-    if size < 1 << 16:
-        return b"%c\x7e%b%b" % (first, size.to_bytes(2, "big"), payload)
-    return b"%c\x7f%b%b" % (first, size.to_bytes(8, "big"), payload)
+        return _SHORT(first, size)
+    return _LONG(first, 126, size) if size < 1 << 16 else _VERY_LONG(first, 127, size)
 
 
 class ServerSocket(asyncio.Protocol):
@@ -300,7 +303,10 @@ class ServerSocket(asyncio.Protocol):
     def write_frames(self, frames: Sequence[bytes]) -> bool:
         if not self._is_open:
             return False
-        self._write(b"".join([frame(OP_TEXT, payload) for payload in frames]))
+        parts: list[bytes] = []
+        for payload in frames:
+            parts += (_head(OP_TEXT, len(payload)), payload)
+        self._write(b"".join(parts))
         return True
 
     def _write(self, data: bytes) -> None:

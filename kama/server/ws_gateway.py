@@ -228,26 +228,27 @@ class UserConn:
             self._enqueue(item, _size(item))
 
     def _enqueue(self, item: MessageBack | bytes, size: int) -> None:
-        if self._is_full(size):
+        if self._queue and self._is_full(size):
             # A burst may come before the loop's turn is over: only a peer that does not read is slow.
             self._flush()
-            if self._is_full(size):
+            if self._queue and self._is_full(size):
                 self._drop("send-back queue full")
                 self.close(CloseCode.SLOW_CONSUMER, "send-back queue full")
                 return
-        self._queue.append(item)
+        queue, counters = self._queue, self.counters
+        queue.append(item)
         self._queued_bytes += size
         self.journal.traffic.enqueued()
-        if len(self._queue) > self.counters.high_water:
-            self.counters.high_water = len(self._queue)
+        if len(queue) > counters.high_water:
+            counters.high_water = len(queue)
         if not self._has_turn:
             self._has_turn = True
             self.turn.add(self)
 
     def _is_full(self, size: int) -> bool:
-        return len(self._queue) >= self.limits.messages or (
-            bool(self._queue) and self._queued_bytes + size > self.limits.bytes
-        )
+        """Whether there is no room beside what is queued."""
+        limits = self.limits
+        return len(self._queue) >= limits.messages or self._queued_bytes + size > limits.bytes
 
     def _drop(self, why: str) -> None:
         self.counters.dropped += 1
@@ -292,17 +293,18 @@ class UserConn:
         return True
 
     def _write(self, items: Sequence[MessageBack | bytes]) -> None:
+        user_id = self.identity.user_id
         frames: list[bytes] = []
         for item in items:
             if isinstance(item, bytes):
                 frames.append(item)
-            elif item.is_shown_to(self.user_id):
+            elif item.is_shown_to(user_id):
                 frames.append(item.frame)
         if frames and not self.socket.write_frames(frames):
             return
-        self.counters.written += len(frames)
-        traffic = self.journal.traffic
-        traffic.written += len(frames)
+        count, traffic = len(frames), self.journal.traffic
+        self.counters.written += count
+        traffic.written += count
         traffic.written_bytes += sum(map(len, frames))
         if self.post_only:
             return
@@ -312,9 +314,10 @@ class UserConn:
             self._await_confirmation(items)
 
     def _report(self, items: Sequence[MessageBack | bytes]) -> None:
+        sent, advances = self.sent, self.pushed.advances
         for item in items:
             if not isinstance(item, bytes):
-                self.sent(self, item, self.pushed.advances(item))
+                sent(self, item, advances(item))
 
     def _await_confirmation(self, items: Sequence[MessageBack | bytes]) -> None:
         if self._unconfirmed is None:
