@@ -37,6 +37,7 @@ from kama.server.node_view import NodeView
 from kama.server.peers import Peers
 from kama.server.registry import ClientRegistry
 from kama.server.retries import Retries
+from kama.server.server_socket import LINGER
 from kama.server.session import Sessions
 from kama.server.snowflake import NODE_MAX, Snowflake
 from kama.server.status import StatusWriter
@@ -46,7 +47,7 @@ from kama.server.store.logged import LoggedDatabase, LoggedMessages, LoggedProgr
 from kama.server.store.messages import MessageStore
 from kama.server.store.progress import ProgressStore
 from kama.server.watch import Watchers
-from kama.server.websocket import LINGER, Socket
+from kama.server.websocket import Socket
 from kama.server.websocket_sansio import SansIOSocket
 from kama.server.websocket_upgrade import Upgrade
 from kama.server.write_turn import WriteTurn

@@ -26,7 +26,8 @@ from kama.protocol import (
 from kama.server.auth import Identity
 from kama.server.guard import bearer_token, check_origin, error_response, read_body, read_bytes
 from kama.server.peers import Closed
-from kama.server.websocket import Socket, SocketReader, socket_of
+from kama.server.socket_reader import SocketReader
+from kama.server.websocket import Socket, socket_of
 
 if TYPE_CHECKING:
     from kama.server.app import Node

@@ -87,7 +87,7 @@ class Pushed:
 
     def advances(self, back: MessageBack) -> bool:
         """Whether everything before a message that was written out has been too: then the user's cursor may move."""
-        gap = self._gaps.get(back.conversation)
+        gap = self._gaps.get(back.conversation) if self._gaps else None
         if gap is None:
             return not back.pulled
         if not back.pulled or back.seq != gap.at + 1:

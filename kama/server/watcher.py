@@ -20,8 +20,9 @@ from kama.server.frames import Frames
 from kama.server.guard import error_text
 from kama.server.limits import TokenBuckets
 from kama.server.pace import Pace
+from kama.server.socket_reader import SocketReader
 from kama.server.tasks import cancel, spawn
-from kama.server.websocket import Socket, SocketReader
+from kama.server.websocket import Socket
 
 if TYPE_CHECKING:
     from kama.server.app import Node

@@ -10,7 +10,7 @@ from websockets.exceptions import ProtocolError
 from websockets.frames import Close
 
 from kama.server.frame_parser import FrameParser, FrameParsers
-from kama.server.websocket import ServerSocket
+from kama.server.server_socket import ServerSocket
 from kama.server.websocket_upgrade import Upgrade
 
 _CONTINUATION, _TEXT, _BINARY = WSMsgType.CONTINUATION, WSMsgType.TEXT, WSMsgType.BINARY

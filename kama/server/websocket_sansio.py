@@ -5,7 +5,7 @@ from __future__ import annotations
 from websockets.frames import Frame, Opcode
 
 from kama.errors import CloseCode
-from kama.server.websocket import ServerSocket
+from kama.server.server_socket import ServerSocket
 from kama.server.websocket_upgrade import Upgrade
 
 

@@ -12,7 +12,8 @@ from typing import Any, cast
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from kama.server.websocket import SOCKET_KEY, ServerSocket
+from kama.server.server_socket import ServerSocket
+from kama.server.websocket import SOCKET_KEY
 
 
 class Upgrade(WebSocketsSansIOProtocol):

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -27,12 +26,11 @@ from kama.server.events import Journal
 from kama.server.message_back import MessageBack
 from kama.server.pushed import Pushed
 from kama.server.tasks import spawn
+from kama.server.unconfirmed import Unconfirmed
 from kama.server.websocket import Socket
 from kama.server.write_turn import WriteTurn
 
 log = structlog.get_logger("kama.gateway")
-
-_LOOK_AGAIN = 0.05
 
 OnFrame = Callable[["UserConn", bytes], Coroutine[Any, Any, None] | None]
 """Takes one message of a client. What it gives is what has to be waited for before the next one."""
@@ -99,11 +97,13 @@ class UserConn:
     _queue: list[MessageBack | bytes] = field(default_factory=list)
     _queued_bytes: int = 0
     _has_turn: bool = False
-    _unconfirmed: deque[MessageBack | bytes] | None = None
-    _unconfirmed_bytes: int = 0
-    _look: asyncio.Handle | None = None
+    _unconfirmed: Unconfirmed | None = None  # while the transport holds something
     _filling: asyncio.Task[None] | None = None
     _moved: asyncio.Event | None = None  # made by who waits for the queue
+
+    @property
+    def leaves_with_its_task(self) -> bool:
+        return False
 
     @property
     def user_id(self) -> str:
@@ -228,26 +228,27 @@ class UserConn:
             self._enqueue(item, _size(item))
 
     def _enqueue(self, item: MessageBack | bytes, size: int) -> None:
-        if self._is_full(size):
+        if self._queue and self._is_full(size):
             # A burst may come before the loop's turn is over: only a peer that does not read is slow.
             self._flush()
-            if self._is_full(size):
+            if self._queue and self._is_full(size):
                 self._drop("send-back queue full")
                 self.close(CloseCode.SLOW_CONSUMER, "send-back queue full")
                 return
-        self._queue.append(item)
+        queue, counters = self._queue, self.counters
+        queue.append(item)
         self._queued_bytes += size
         self.journal.traffic.enqueued()
-        if len(self._queue) > self.counters.high_water:
-            self.counters.high_water = len(self._queue)
+        if len(queue) > counters.high_water:
+            counters.high_water = len(queue)
         if not self._has_turn:
             self._has_turn = True
             self.turn.add(self)
 
     def _is_full(self, size: int) -> bool:
-        return len(self._queue) >= self.limits.messages or (
-            bool(self._queue) and self._queued_bytes + size > self.limits.bytes
-        )
+        """Whether there is no room beside what is queued."""
+        limits = self.limits
+        return len(self._queue) >= limits.messages or self._queued_bytes + size > limits.bytes
 
     def _drop(self, why: str) -> None:
         self.counters.dropped += 1
@@ -292,65 +293,42 @@ class UserConn:
         return True
 
     def _write(self, items: Sequence[MessageBack | bytes]) -> None:
+        user_id = self.identity.user_id
         frames: list[bytes] = []
         for item in items:
             if isinstance(item, bytes):
                 frames.append(item)
-            elif item.is_shown_to(self.user_id):
+            elif item.is_shown_to(user_id):
                 frames.append(item.frame)
         if frames and not self.socket.write_frames(frames):
             return
-        self.counters.written += len(frames)
-        traffic = self.journal.traffic
-        traffic.written += len(frames)
+        count, traffic = len(frames), self.journal.traffic
+        self.counters.written += count
+        traffic.written += count
         traffic.written_bytes += sum(map(len, frames))
         if self.post_only:
             return
         if self._unconfirmed is None and self.socket.unsent == 0:
             self._report(items)
         else:
-            self._await_confirmation(items)
+            self._report_later(items)
 
     def _report(self, items: Sequence[MessageBack | bytes]) -> None:
+        sent, advances = self.sent, self.pushed.advances
         for item in items:
             if not isinstance(item, bytes):
-                self.sent(self, item, self.pushed.advances(item))
+                sent(self, item, advances(item))
 
-    def _await_confirmation(self, items: Sequence[MessageBack | bytes]) -> None:
+    def _report_later(self, items: Sequence[MessageBack | bytes]) -> None:
         if self._unconfirmed is None:
-            self._unconfirmed = deque()
-        self._unconfirmed.extend(items)
-        self._unconfirmed_bytes += sum(map(self._size_of, items))
-        self._confirm()
+            self._unconfirmed = Unconfirmed(self.user_id, self.socket, self._report_one, self._all_confirmed)
+        self._unconfirmed.add(items)
 
-    def _size_of(self, item: MessageBack | bytes) -> int:
-        """What of it is written to this connection."""
-        return len(item) if isinstance(item, bytes) else len(item.frame) if item.is_shown_to(self.user_id) else 0
+    def _report_one(self, back: MessageBack) -> None:
+        self.sent(self, back, self.pushed.advances(back))
 
-    def _confirm(self, look_again: float = 0.0) -> None:
-        """Report what has left this process: the peer may never take what is still in the transport's buffer.
-
-        A message is out when the buffer is no longer than what was written after it. Frame headers and pings are
-        not counted in, which errs on the safe side.
-        """
-        unsent = self.socket.unsent
-        while self._unconfirmed and unsent is not None:
-            item = self._unconfirmed[0]
-            behind_it = self._unconfirmed_bytes - self._size_of(item)
-            if unsent > behind_it:
-                break
-            self._unconfirmed.popleft()
-            self._unconfirmed_bytes = behind_it
-            self._report((item,))
-        if not self._unconfirmed:
-            self._unconfirmed = None
-        elif self._look is None and unsent is not None:
-            # uvloop sends at the end of the loop's turn; after that it takes as long as the peer takes.
-            self._look = asyncio.get_running_loop().call_later(look_again, self._look_again)
-
-    def _look_again(self) -> None:
-        self._look = None
-        self._confirm(_LOOK_AGAIN)
+    def _all_confirmed(self) -> None:
+        self._unconfirmed = None
 
     # --- what it is given from the store
 

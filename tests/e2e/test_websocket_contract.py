@@ -34,9 +34,11 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 from support import eventually, make_settings
 
-from kama.server import websocket as transport
+from kama.server import server_socket as transport
 from kama.server.app import websocket_class
-from kama.server.websocket import READ_AHEAD, Socket, SocketReader, socket_of
+from kama.server.server_socket import READ_AHEAD
+from kama.server.socket_reader import SocketReader
+from kama.server.websocket import Socket, socket_of
 
 MAX = 65_536
 LARGE = b"x" * 32_000
