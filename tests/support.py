@@ -30,6 +30,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from kama.server.app import Node, NodeServer, build_app, server_config
 from kama.server.auth import Role, TokenKeeper
+from kama.server.store.logged import LoggedDatabase
 from kama.settings import Settings
 
 SECRET = "a secret of the tests, as long as its algorithm wants"
@@ -193,9 +194,26 @@ async def running_node(settings: Settings) -> AsyncIterator[RunningNode]:
             await asyncio.wait_for(task, 30)
 
 
+@contextlib.contextmanager
+def full_disk(node: RunningNode) -> Iterator[None]:
+    """For a while there is no room for what the node logs: nothing that comes now can be accepted."""
+    database = node.node.database
+    assert isinstance(database, LoggedDatabase)
+    assert database.log._file is not None
+    number = database.log._file.fileno()
+    kept, full = os.dup(number), os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, number, inheritable=False)
+    try:
+        yield
+    finally:
+        os.dup2(kept, number, inheritable=False)
+        os.close(kept)
+        os.close(full)
+
+
 @contextlib.asynccontextmanager
 async def without_messages(folder: Path) -> AsyncIterator[None]:
-    """The node's store fails for a while: its table of messages is away."""
+    """The node's database fails for a while, for who reads and for who folds the log: its messages are away."""
 
     def rename(old: str, new: str) -> None:
         with contextlib.closing(sqlite3.connect(folder / "kama.db", timeout=10, isolation_level=None)) as database:

@@ -1,6 +1,7 @@
 """kill -9: what was acknowledged is stored once, and everybody ends with everything once and in order."""
 
 import asyncio
+import signal
 import sqlite3
 from collections import Counter
 from pathlib import Path
@@ -73,6 +74,8 @@ async def test_ten_thousand_messages_survive_three_kills(tmp_path: Path) -> None
             )
             for client in clients:
                 client.cancel()
+        node.signal(signal.SIGTERM)
+        await asyncio.to_thread(node.wait)
 
     rows = stored(tmp_path / "node")
     contents = Counter(content for _, _, content in rows)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from support import Frame, RunningNode, StartNode, bearer, eventually, text_message, without_messages
+from support import Frame, RunningNode, StartNode, bearer, eventually, full_disk, text_message
 
 
 async def _ready(node: RunningNode) -> tuple[int, Frame]:
@@ -44,11 +44,11 @@ async def test_a_draining_node_is_live_and_not_ready(node: RunningNode) -> None:
 
 
 async def test_while_the_store_fails_nothing_is_acked_or_delivered_and_then_everything_is(
-    node: RunningNode, tmp_path: Path
+    node: RunningNode,
 ) -> None:
     """KamaChat defect 9: there, what could not be stored was delivered all the same."""
     async with node.login("U1") as sender, node.login("U2") as receiver:
-        async with without_messages(tmp_path):
+        with full_disk(node):
             for number in range(3):
                 await sender.say("U2", str(number), client_msg_id=f"m{number}")
             await eventually(lambda: node.node.chat.store_failing)
@@ -65,11 +65,11 @@ async def test_while_the_store_fails_nothing_is_acked_or_delivered_and_then_ever
         assert [message["seq"] for message in await node.history("U1", "U2")] == [1, 2, 3]
 
 
-async def test_while_the_store_fails_a_full_queue_refuses_with_1005(start_node: StartNode, tmp_path: Path) -> None:
+async def test_while_the_store_fails_a_full_queue_refuses_with_1005(start_node: StartNode) -> None:
     """KamaChat defect 12: there, a sender never heard that its message was lost."""
     node = await start_node(limits={"channel_size": 2, "publish_timeout": 0.2})
     async with node.login("U1") as sender:
-        async with without_messages(tmp_path):
+        with full_disk(node):
             await sender.say("U2", "in hand")
             await eventually(lambda: node.node.chat.store_failing)
             for number in (1, 2):

@@ -7,14 +7,13 @@ import json
 import socket
 import time
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from monitor_client import Watch
 from msgspec.structs import replace
-from support import RunningNode, StartNode, bearer, eventually, token, without_messages
+from support import RunningNode, StartNode, bearer, eventually, full_disk, token
 from websockets.exceptions import InvalidStatus
 
 from kama.monitor_protocol import ACTIONS, Bye, Client, Delta, Events, History, Node, Result, Snap, Snapshot
@@ -169,10 +168,10 @@ async def test_events_tell_what_goes_wrong(node: RunningNode) -> None:
         assert {event.kind for event in watch.events} <= {"refused", "undeliverable"}
 
 
-async def test_a_store_that_fails_and_is_back_is_an_alert_each(node: RunningNode, tmp_path: Path) -> None:
+async def test_a_store_that_fails_and_is_back_is_an_alert_each(node: RunningNode) -> None:
     async with Watch(node.url) as watch, node.login("U1") as peer:
         await watch.snap()
-        async with without_messages(tmp_path):
+        with full_disk(node):
             await peer.say("U2")
             assert (await watch.event("alert")).text == "store: failing: messages are not being stored"
             await watch.wait_for(lambda: "store" in watch.nodes[node.node.name].troubles)

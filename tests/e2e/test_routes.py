@@ -164,12 +164,12 @@ async def test_a_store_that_fails_is_1010_and_no_fault_of_ours(
         await peer.say("U2")
         await peer.wait_for_many(1)
         await eventually(lambda: not node.node.cache.depth)
-        uuid = peer.messages[0]["uuid"]
+        await node.noted("U1", "U1_U2", 1)
         async with without_messages(tmp_path):
             answer = await node.request("GET", "/message/getMessageList", params=query, headers=bearer("U1"))
             assert (answer.status_code, answer.json()["code"]) == (500, 1010)
             assert _is_envelope(answer) and "SELECT" not in answer.text
-            error = await peer.error_to({"type": "read", "uuid": uuid})
+            error = await peer.error_to({"type": "read", "uuid": "1"})
             assert error["code"] == 1010 and "SELECT" not in error["message"]
         assert len(await node.history("U1", "U2")) == 1
         await peer.ping()

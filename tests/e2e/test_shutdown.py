@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from support import NodeProcess, Peer, eventually, text_message
+from support import NodeProcess, Peer, bearer, eventually, text_message
 
 from kama.errors import Code
 
@@ -82,6 +82,14 @@ async def until_ready(node: NodeProcess, ready: bool) -> dict[str, str]:
             await asyncio.sleep(0.05)
 
 
+async def until_folded(node: NodeProcess) -> None:
+    """A history shows what was accepted before, and waits until the database has it."""
+    async with httpx2.AsyncClient(trust_env=False) as client:
+        query = {"userOneId": "U1", "userTwoId": "U2"}
+        answer = await client.get(f"{node.url}/message/getMessageList", params=query, headers=bearer("U1"))
+        assert answer.is_success
+
+
 async def test_a_full_disk_costs_no_message_and_heals_without_a_restart(tmp_path: Path) -> None:
     """KamaChat defect 9: there, a message that could not be stored is delivered all the same."""
     limits = {"KAMA_LIMITS__CHANNEL_SIZE": "5", "KAMA_LIMITS__PUBLISH_TIMEOUT": "500ms"}
@@ -91,8 +99,11 @@ async def test_a_full_disk_costs_no_message_and_heals_without_a_restart(tmp_path
                 await sender.say("U2", "x" * 20_000, client_msg_id=f"before {count}")
             await sender.wait_for_many(20, lambda frame: frame.get("type") == "ack")
 
+            # The process that folds the log began without the limit: a child has its parent's.
+            await until_folded(node)
             no_limit = resource.prlimit(node.pid, resource.RLIMIT_FSIZE)
-            full = (tmp_path / "kama.db-wal").stat().st_size
+            (log,) = (tmp_path / "kama.db-log").glob("*.log")
+            full = log.stat().st_size
             resource.prlimit(node.pid, resource.RLIMIT_FSIZE, (full, no_limit[1]))
             for count in range(30):
                 await sender.say("U2", "x" * 20_000, client_msg_id=f"during {count}")
