@@ -86,7 +86,7 @@ def monitor(
         ascii=ascii_only,
         filter=terms,
     )
-    from kama.tui.app import run_monitor
+    from kama.tui.run import run_monitor
 
     run_monitor(options)
 

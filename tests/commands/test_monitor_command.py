@@ -204,9 +204,9 @@ def test_what_cannot_be_is_a_usage_error(kama: Kama, arguments: tuple[str, ...],
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[MonitorOptions]:
     """What the dashboard was asked to show. It does not draw."""
     asked: list[MonitorOptions] = []
-    screen = ModuleType("kama.tui.app")
+    screen = ModuleType("kama.tui.run")
     screen.run_monitor = asked.append  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "kama.tui.app", screen)
+    monkeypatch.setitem(sys.modules, "kama.tui.run", screen)
     monkeypatch.setattr(monitor, "_has_terminal", lambda: True)
     return asked
 

@@ -56,7 +56,7 @@ def _rate(value: float | None) -> str:
 
 
 COLUMNS: tuple[Column[QueueRow], ...] = (
-    Column("node", "NODE", 12, lambda row, now_ms: (row.node + (" gone" if row.is_gone else ""), row.tone), grow=1,
+    Column("node", "NODE", 15, lambda row, now_ms: (row.node + (" gone" if row.is_gone else ""), row.tone), grow=1,
            align="tail"),
     Column("queue", "QUEUE", 12, lambda row, now_ms: (row.queue, row.tone), grow=1),
     Column("depth", "DEPTH", 7, lambda row, now_ms: (number(row.depth), row.tone), align="right",
@@ -75,8 +75,6 @@ COLUMNS: tuple[Column[QueueRow], ...] = (
 
 class QueuesScreen(MonitorScreen):
     """The past is put together while this runs, for all queues alike."""
-
-    title_words = "Queues"
 
     def __init__(self) -> None:
         super().__init__()
