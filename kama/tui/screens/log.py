@@ -8,11 +8,12 @@ from textual.widget import Widget
 
 from kama.monitor.store import Changes
 from kama.tui.cells import clock
+from kama.tui.columns import Column
 from kama.tui.logbook import Entry
 from kama.tui.look import Tone
 from kama.tui.screens.base import MonitorScreen
 from kama.tui.widgets.line import Line
-from kama.tui.widgets.live_table import Column, LiveTable
+from kama.tui.widgets.live_table import LiveTable
 
 COLUMNS: tuple[Column[Entry], ...] = (
     Column("time", "TIME", 8, lambda entry, now_ms: (clock(entry.at_ms), "dim")),

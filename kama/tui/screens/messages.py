@@ -11,11 +11,12 @@ from textual.widget import Widget
 from kama.monitor.messages import Message
 from kama.monitor.store import Changes
 from kama.tui.cells import clock, size, span
+from kama.tui.columns import Cell, Column
 from kama.tui.look import Tone
 from kama.tui.screens.base import MonitorScreen
 from kama.tui.widgets.event_list import type_name
 from kama.tui.widgets.line import Line
-from kama.tui.widgets.live_table import Cell, Column, LiveTable
+from kama.tui.widgets.live_table import LiveTable
 
 View = Literal["all", "unsent", "failed"]
 # Every message is unsent for a moment: only then is it worth a look.

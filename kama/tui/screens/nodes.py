@@ -11,10 +11,11 @@ from textual.widget import Widget
 from kama.monitor.store import Changes
 from kama.monitor_protocol import Node
 from kama.tui.cells import clock, milliseconds, number, size, span, uptime
+from kama.tui.columns import Cell, Column
 from kama.tui.look import Tone
 from kama.tui.screens.base import MonitorScreen
 from kama.tui.widgets.line import Line, Words, facts_in
-from kama.tui.widgets.live_table import Cell, Column, LiveTable
+from kama.tui.widgets.live_table import LiveTable
 
 _LAG_MS = 100.0
 

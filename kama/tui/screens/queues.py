@@ -10,9 +10,10 @@ from textual.widget import Widget
 from kama.monitor.store import Changes
 from kama.monitor_protocol import Node
 from kama.tui.cells import number, span
+from kama.tui.columns import Cell, Column
 from kama.tui.look import Tone, bar
 from kama.tui.screens.base import MonitorScreen
-from kama.tui.widgets.live_table import Cell, Column, LiveTable
+from kama.tui.widgets.live_table import LiveTable
 from kama.tui.widgets.spark import curve
 
 _BAR, _PAST = 8, 60

@@ -14,11 +14,12 @@ from kama.monitor.store import Changes
 from kama.monitor.trace import Step, Timeline, describe, timeline
 from kama.monitor_protocol import FAILURES, Event, MessageTrace, Trace
 from kama.tui.cells import clock, size
+from kama.tui.columns import Cell, Column
 from kama.tui.keys import DETAIL_KEYS
 from kama.tui.screens.base import MonitorScreen
 from kama.tui.widgets.event_list import type_name
 from kama.tui.widgets.line import Line, Words
-from kama.tui.widgets.live_table import Cell, Column, LiveTable
+from kama.tui.widgets.live_table import LiveTable
 
 
 def _kind(step: Step, now_ms: int) -> Cell:
