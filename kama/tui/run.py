@@ -14,8 +14,10 @@ from kama.tui.app import MonitorApp
 
 
 def run_monitor(options: MonitorOptions, *, seconds: float | None = None) -> None:
-    """The dashboard on this terminal, until it is told to end, or for so many seconds. Raises SettingsError for a
-    recording that cannot be read or made."""
+    """The dashboard on this terminal, until it is told to end, or for so many seconds.
+
+    Raises SettingsError for a recording that cannot be read or made, and SystemExit after a crash, which was told.
+    """
     app = MonitorApp(open_source(options), options)
     with contextlib.ExitStack() as stack:
         if options.record is not None:
@@ -24,6 +26,8 @@ def run_monitor(options: MonitorOptions, *, seconds: float | None = None) -> Non
         if seconds is not None:
             app.call_later(app.set_timer, seconds, app.exit)
         app.run()
+    if app.return_code:
+        raise SystemExit(app.return_code)
 
 
 def open_source(options: MonitorOptions) -> Source:
