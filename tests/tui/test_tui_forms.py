@@ -49,6 +49,14 @@ async def test_a_trace_that_nodes_have_forgotten_shows_what_came_by_here(dashboa
         assert "accepted" in it.text and "U000633 to U000096" in it.text
 
 
+async def test_of_a_message_nothing_is_said_that_is_not_known(dashboard: Open) -> None:
+    async with dashboard(*live()) as it:
+        it.source.forgets = True
+        await it.press("t", *"1", "enter")
+        await it.until(lambda: "not kept any more" in it.text)
+        assert "0B" not in it.text and "#0" not in it.text
+
+
 async def test_the_id_of_a_screen_about_one_message_can_be_copied_without_a_row(dashboard: Open) -> None:
     async with dashboard(*live()) as it:
         it.source.forgets = True

@@ -111,8 +111,10 @@ class TraceScreen(MonitorScreen):
         tail: list[Words] = []
         if found is not None:
             status = found.status.name.lower() if found.status is not None else "not in the store"
-            facts = f"{found.send_id}→{found.receive_id} {type_name(found.type)} {size(found.size)}"
-            head.append([(f"{facts} · {found.conversation} #{found.seq} · {status}", "")])
+            what = f"{found.send_id}→{found.receive_id} {type_name(found.type)} {size(found.size)}"
+            where = f"{found.conversation} #{found.seq}"
+            facts = [what if found.send_id else "", where if found.conversation else "", status]
+            head.append([(" · ".join(filter(None, facts)), "")])
             tail = [[(found.sentence, "good" if found.is_known else "warn")]]
             tail += [[(f"○ {missing}", "warn")] for missing in found.missing]
             table.hints = ("no step is known",)
