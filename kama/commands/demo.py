@@ -73,7 +73,7 @@ async def _for(crowd: Crowd, seconds: float | None) -> None:
 
 def _run_dashboard(node: DemoNode, crowd: Crowd, issue: Issue, seconds: float | None) -> None:
     from kama.monitor.options import MonitorOptions
-    from kama.tui.app import run_monitor
+    from kama.tui.run import run_monitor
 
     options = MonitorOptions(servers=(node.url,), token=lambda: issue(OPERATOR, True), token_note="this is a demo")
     with _in_background(crowd):

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from kama.commands.common import AsJson, ConfigFile, DataDir, TokenFile, duration, run
+from kama.commands.in_browser import show_in_browser
 from kama.commands.snapshot import show_snapshot
 from kama.commands.watching import FilterText, FollowAll, Servers, Tokens, check_filter, find_servers, once
 from kama.errors import SettingsError
@@ -57,49 +58,28 @@ def monitor(
     check_filter(terms)
     _check(show_once, as_json, in_browser, record, redact, replay, token_file)
     servers = find_servers(server)
+    read_only = read_only or (in_browser and not web_actions)
     tokens = Tokens(config_file, data_dir, token_file, servers, "admin" if admin and not read_only else "viewer")
     if show_once:
         run(show_snapshot(servers, once(tokens, token_file), follow_all=follow_all, terms=terms, as_json=as_json))
         return
+    options = MonitorOptions(
+        servers=servers, token=tokens, token_note="" if replay else tokens.note, follow_all=follow_all,
+        interval_ms=round(interval * 1000), read_only=read_only, record=record, redact=redact, replay=replay,
+        speed=speed, theme=theme, ascii=ascii_only, filter=terms,
+    )  # fmt: skip
     if in_browser:
-        places = {"--token-file": token_file, "--config": config_file, "--data-dir": data_dir, "--replay": replay}
-        arguments = [part for url in servers for part in ("-s", url)]
-        arguments += [part for flag, place in places.items() if place for part in (flag, str(place))]
-        arguments += ["--interval", str(interval), "--filter", terms, "--theme", theme, "--speed", str(speed)]
-        flags = {"--all": follow_all, "--admin": admin, "--read-only": read_only or not web_actions}
-        _serve_in_browser([*arguments, *(flag for flag, is_set in flags.items() if is_set)], web_port)
-        return
+        show_in_browser(options, tokens, web_port)
+    else:
+        _draw(options)
+
+
+def _draw(options: MonitorOptions) -> None:
     if not _has_terminal():
         raise SettingsError("expected a terminal to draw on, got none", hint="use kama monitor --once, or kama tail")
-    options = MonitorOptions(
-        servers=servers,
-        token=tokens,
-        token_note="" if replay else tokens.note,
-        follow_all=follow_all,
-        interval_ms=round(interval * 1000),
-        read_only=read_only,
-        record=record,
-        redact=redact,
-        replay=replay,
-        speed=speed,
-        theme=theme,
-        ascii=ascii_only,
-        filter=terms,
-    )
-    from kama.tui.app import run_monitor
+    from kama.tui.run import run_monitor
 
     run_monitor(options)
-
-
-def _serve_in_browser(arguments: list[str], port: int) -> None:
-    """A token that KAMA_TOKEN holds goes on in the environment: others can read arguments."""
-    try:
-        from kama.tui.web import serve_in_browser
-    except ModuleNotFoundError as error:
-        raise SettingsError(
-            f"expected the package {error.name} for --web, got none", hint="pip install 'kama[web]'"
-        ) from None
-    serve_in_browser(arguments, port)
 
 
 def _has_terminal() -> bool:

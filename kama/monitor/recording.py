@@ -10,6 +10,7 @@ A line of the last kind comes first, and again every ten seconds.
 from __future__ import annotations
 
 import tempfile
+import time
 import zlib
 from array import array
 from bisect import bisect_right
@@ -106,6 +107,18 @@ class Recording:
     @property
     def is_redacted(self) -> bool:
         return self.head.redacted
+
+    def moment(self, clock: str) -> int:
+        """Unix ms of the first moment at which clocks here show that time, `HH:MM:SS`. Raises ValueError."""
+        try:
+            wanted = time.strptime(clock, "%H:%M:%S")
+        except ValueError:
+            raise ValueError(f"expected a time such as 14:31:05, got {clock[:24] or 'nothing'}") from None
+        start = self.start_ms // 1000
+        local = time.localtime(start)
+        behind = (wanted.tm_hour - local.tm_hour) * 3600 + (wanted.tm_min - local.tm_min) * 60
+        behind += wanted.tm_sec - local.tm_sec
+        return (start + behind % 86_400) * 1000
 
     def time_at(self, place: int) -> int:
         return self._times[place]

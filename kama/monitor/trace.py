@@ -147,7 +147,8 @@ def _sentence(steps: Sequence[Step], status: MessageStatus | None, receive_id: s
         words += f" in {end.at_ms - events[0].at_ms} ms"
     slowest = next((step for step in steps if step.is_slowest), None)
     if slowest is not None:
-        words += f"; slowest: {_DOING.get(slowest.event.kind, slowest.event.kind)} {slowest.delta_ms} ms"
+        when = "slowest, after that" if slowest.event.at_ms > end.at_ms else "slowest"
+        words += f"; {when}: {_DOING.get(slowest.event.kind, slowest.event.kind)} {slowest.delta_ms} ms"
     return words
 
 

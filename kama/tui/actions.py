@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 
 from kama.monitor_protocol import Drain, Kick, Send
 from kama.protocol import is_group_id, is_user_id
 from kama.tui.feed import Feed, new_request
-from kama.tui.screens.dialogs import Field, Form
+from kama.tui.screens.dialogs import Done, Field, Form
 
 _ID = "and 1 to 19 of A-Z a-z 0-9 _ -"
 
@@ -28,12 +28,12 @@ def kick_form(feed: Feed, user_id: str, connection: str) -> Form:
     if client is not None:
         about.append(f"{client.user_id} on {client.node}: {client.depth} of {client.capacity} waiting")
 
-    async def submit(values: dict[str, str]) -> str:
+    async def submit(values: dict[str, str]) -> Done:
         kick = Kick(request=new_request(), user_id=values["user"], reason=values["reason"])
         closed = (await feed.request(kick)).closed or 0
         if not closed:
-            return f"{values['user']} had no connection: nothing was closed"
-        return f"✔ closed {closed} connection{'' if closed == 1 else 's'} of {values['user']} with 4002"
+            return Done(f"{values['user']} had no connection: nothing was closed")
+        return Done(f"✔ closed {closed} connection{'' if closed == 1 else 's'} of {values['user']} with 4002")
 
     fields = [
         Field("user", "User", user_id, "U123456", _check_user),
@@ -50,10 +50,11 @@ def message_form(feed: Feed, sender: str) -> Form:
     """The same form asked again for the same text stores it once."""
     request = new_request()
 
-    async def submit(values: dict[str, str]) -> str:
+    async def submit(values: dict[str, str]) -> Done:
         send = Send(request=request, send_id=values["from"], receive_id=values["to"], content=values["text"])
         outcome = await feed.request(send)
-        return f"✔ stored as {outcome.uuid}, {outcome.conversation} #{outcome.seq} (t traces it)"
+        where = f"{outcome.conversation} #{outcome.seq}"
+        return Done(f"✔ stored as {outcome.uuid}, {where}", outcome.uuid or "")
 
     fields = [
         Field("from", "From", sender, "U123456", _check_user),
@@ -68,21 +69,15 @@ def drain_form(feed: Feed) -> Form:
     watched = feed.watched
     name = watched.node if watched is not None else ""
 
-    async def submit(values: dict[str, str]) -> str:
+    async def submit(values: dict[str, str]) -> Done:
         await feed.source.request(Drain(request=new_request()), source=watched.name if watched else "")
-        return f"✔ {name} drains: it takes no more logins, tells its clients, and ends"
+        return Done(f"✔ {name} drains: it takes no more logins, tells its clients, and ends")
 
     check = lambda text: "" if text == name else f"expected {name}, got {text[:40] or 'nothing'}"  # noqa: E731
     about = [f"Shuts {name} down, as SIGTERM does. Its clients go to other nodes."]
     return Form("Drain the node", about, [Field("name", f"Type its name, {name}", "", "", check)], submit, "drain")
 
 
-def ask_form(
-    title: str, label: str, value: str, check: Callable[[str], str], then: Callable[[str], Coroutine[None, None, str]]
-) -> Form:
-    """One question; `then` is given the answer."""
-
-    async def submit(values: dict[str, str]) -> str:
-        return await then(values["answer"])
-
-    return Form(title, [], [Field("answer", label, value, "", check)], submit, "go")
+def ask_form(title: str, label: str, value: str, check: Callable[[str], str]) -> Form:
+    """One question; the answer is the form's result."""
+    return Form(title, [], [Field("answer", label, value, "", check)], None, "go")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import sys
@@ -18,11 +17,7 @@ from textual.dom import DOMNode
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
-from kama.monitor.fan_in import FanInSource
-from kama.monitor.live_source import LiveSource
 from kama.monitor.options import MonitorOptions
-from kama.monitor.recorder import Recorder
-from kama.monitor.replay_source import ReplaySource
 from kama.monitor.source import Source
 from kama.monitor.store import Changes
 from kama.tui import actions, export
@@ -142,12 +137,12 @@ class MonitorApp(App[None], inherit_bindings=False):
         self.push_screen(UserScreen(user_id, connection))
 
     def ask_trace(self, uuid: str) -> None:
-        async def then(answer: str) -> str:
-            self.pop_screen()
-            self.open_trace(answer)
-            return ""
+        self.push_screen(actions.ask_form("Trace a message", "Its uuid", uuid, _check_uuid), self._trace_then)
 
-        self.push_screen(actions.ask_form("Trace a message", "Its uuid", uuid, _check_uuid, then))
+    def _trace_then(self, uuid: str | None) -> None:
+        """A form is still there while it tells its result."""
+        if uuid:
+            self.call_later(self.open_trace, uuid)
 
     # --- what is done to nodes and users
 
@@ -157,7 +152,7 @@ class MonitorApp(App[None], inherit_bindings=False):
 
     def open_message(self, sender: str) -> None:
         if self._may("send"):
-            self.push_screen(actions.message_form(self.feed, sender))
+            self.push_screen(actions.message_form(self.feed, sender), self._trace_then)
 
     def open_drain(self) -> None:
         if self._may("drain"):
@@ -236,32 +231,19 @@ class MonitorApp(App[None], inherit_bindings=False):
         if replay is None:
             return
 
-        async def then(answer: str) -> str:
-            replay.seek(time_in(replay, answer))
-            self.pop_screen()
+        def then(answer: str | None) -> None:
+            if answer:
+                replay.seek(replay.recording.moment(answer))
+
+        def check(answer: str) -> str:
+            try:
+                replay.recording.moment(answer)
+            except ValueError as error:
+                return str(error)
             return ""
 
-        check = lambda text: _check_time(replay, text)  # noqa: E731
         now = time.strftime("%H:%M:%S", time.localtime(replay.now_ms() / 1000))
-        self.push_screen(actions.ask_form("Go to a time", "HH:MM:SS", now, check, then))
-
-
-def time_in(replay: ReplaySource, text: str) -> int:
-    """The first moment of the recording at which clocks show that time. Raises ValueError."""
-    start = replay.recording.start_ms // 1000
-    wanted = time.strptime(text, "%H:%M:%S")
-    local = time.localtime(start)
-    behind = (wanted.tm_hour - local.tm_hour) * 3600 + (wanted.tm_min - local.tm_min) * 60
-    behind += wanted.tm_sec - local.tm_sec
-    return (start + behind % 86_400) * 1000
-
-
-def _check_time(replay: ReplaySource, text: str) -> str:
-    try:
-        time_in(replay, text)
-    except ValueError:
-        return f"expected a time such as 14:31:05, got {text[:24] or 'nothing'}"
-    return ""
+        self.push_screen(actions.ask_form("Go to a time", "HH:MM:SS", now, check), then)
 
 
 def _check_uuid(text: str) -> str:
@@ -274,32 +256,3 @@ def _runs(app: MonitorApp, node: DOMNode, action: str) -> Callable[[], None]:
         app.call_later(app.run_action, action, node)
 
     return run
-
-
-# --- from the command ----------------------------------------------------------------------------------
-
-
-def run_monitor(options: MonitorOptions, *, seconds: float | None = None) -> None:
-    """The dashboard on this terminal, until it is told to end, or for so many seconds. Raises SettingsError for a
-    recording that cannot be read or made."""
-    app = MonitorApp(open_source(options), options)
-    with contextlib.ExitStack() as stack:
-        if options.record is not None:
-            recorder = Recorder(options.record, app.feed.store, app.feed.now_ms(), redact=options.redact)
-            app.feed.recorder = stack.enter_context(contextlib.closing(recorder))
-        if seconds is not None:
-            app.call_later(app.set_timer, seconds, app.exit)
-        app.run()
-
-
-def open_source(options: MonitorOptions) -> Source:
-    """What the options say to watch; to be entered."""
-    if options.replay is not None:
-        return ReplaySource(options.replay, speed=options.speed)
-
-    def watch(server: str) -> LiveSource:
-        return LiveSource(server, options.token)
-
-    if len(options.servers) == 1 and not options.follow_all:
-        return watch(options.servers[0])
-    return FanInSource([watch(server) for server in options.servers], watch if options.follow_all else None)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from kama.errors import CloseCode
 from kama.monitor_protocol import Client, ClientOrder, Closed
 from kama.tui.cells import clock, number, size, span
+from kama.tui.columns import Cell, Column
 from kama.tui.look import Tone, bar
-from kama.tui.widgets.live_table import Cell, Column
 
 _BAR = 5
 _FULL = 0.8

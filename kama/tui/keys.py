@@ -53,6 +53,12 @@ MONITOR_KEYS: list[BindingType] = [
     Binding("q", "app.quit", "Quit", id="app.quit"),
 ]
 
+# Of a screen that was opened over another: there, the way back has the place of what is seldom wanted.
+DETAIL_KEYS: list[BindingType] = [
+    Binding("p", "app.pause", "Pause", tooltip="Freeze the view, or go on", show=False, id="view.pause"),
+    Binding("escape", "app.leave", "Back", key_display="Esc", id="screen.back"),
+]
+
 REPLAY_KEYS: list[BindingType] = [
     Binding("space", "app.replay_pause", "Replay: stop or go on", show=False, id="replay.pause"),
     Binding("right_square_bracket", "app.replay_step(1)", "Replay: a frame on", show=False, key_display="]",

@@ -204,11 +204,21 @@ def test_what_cannot_be_is_a_usage_error(kama: Kama, arguments: tuple[str, ...],
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[MonitorOptions]:
     """What the dashboard was asked to show. It does not draw."""
     asked: list[MonitorOptions] = []
-    screen = ModuleType("kama.tui.app")
+    screen = ModuleType("kama.tui.run")
     screen.run_monitor = asked.append  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "kama.tui.app", screen)
+    monkeypatch.setitem(sys.modules, "kama.tui.run", screen)
     monkeypatch.setattr(monitor, "_has_terminal", lambda: True)
     return asked
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What each tab of a browser would be given. Nothing is served."""
+    told: list[list[str]] = []
+    web = ModuleType("kama.tui.web")
+    web.serve_in_browser = lambda arguments, port: told.append(arguments)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "kama.tui.web", web)
+    return told
 
 
 def test_the_dashboard_gets_what_was_asked_for(drawn: list[MonitorOptions], tmp_path: Path) -> None:
@@ -247,3 +257,28 @@ def test_a_replay_needs_no_token(drawn: list[MonitorOptions], monkeypatch: pytes
     monkeypatch.delenv("KAMA_TOKEN")
     assert cli.run(["monitor", "--replay", "x", "--speed", "8"]) == 0
     assert (drawn[0].replay, drawn[0].speed, drawn[0].token_note) == (Path("x"), 8.0, "")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "-s http://a:1 -s http://b:2 --all --interval 1s --filter idle --theme mono --ascii --web-actions --admin",
+        "-s http://a:1 --replay x --speed 8 --token-file t --config c --data-dir d",
+    ],
+)
+def test_each_tab_of_a_browser_is_given_what_the_command_was(
+    drawn: list[MonitorOptions], served: list[list[str]], given: str
+) -> None:
+    assert cli.run(["monitor", "--web", *given.split()]) == 0
+    assert cli.run(["monitor", *served[0]]) == 0
+    in_terminal = [part for part in given.split() if part != "--web-actions"]
+    in_terminal += [] if "--web-actions" in given else ["--read-only"]
+    assert cli.run(["monitor", *in_terminal]) == 0
+    assert drawn[0] == drawn[1]
+
+
+def test_a_browser_is_given_no_more_rights_than_it_may_use(
+    served: list[list[str]],
+) -> None:
+    assert cli.run(["monitor", "--web", "--admin"]) == 0
+    assert "--read-only" in served[0] and "--admin" not in served[0]

@@ -56,6 +56,12 @@ def test_the_sentence_says_how_far_it_came_and_what_took_longest() -> None:
     assert (found.status, found.missing) == (MessageStatus.DELIVERED, ())
 
 
+def test_what_took_longest_after_the_receiver_had_it_is_said_to_come_after() -> None:
+    late = step(172, "sent", user_id="U2", conversation="U1_U2", seq=3)
+    told_of = told(ACCEPTED, STORED, ROUTED, WRITTEN, late, status=1).sentence
+    assert told_of == "sent to 1 of 1 in 12 ms; slowest, after that: noting that it was sent 60 ms"
+
+
 def test_of_a_group_it_says_no_more_than_is_known() -> None:
     accepted = step(100, "accepted", send_id="U1", receive_id="Gteam", conversation="Gteam")
     routed = step(110, "routed", members=10, online=9)

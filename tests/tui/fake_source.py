@@ -47,6 +47,7 @@ class FakeSource:
         self.sent: list[Request | Sub] = []
         self.retries = 0
         self.refuses = False
+        self.forgets = False  # what became of messages
         self._items: asyncio.Queue[Item] = asyncio.Queue()
         for frame in frames:
             self.put(frame)
@@ -90,7 +91,8 @@ class FakeSource:
             case Send():
                 return Outcome(uuid="2125235801066311680", conversation="U1_U2", seq=7)
             case Trace():
-                return Outcome(trace=a_trace(request.uuid))
+                forgotten = MessageTrace(uuid=request.uuid, steps=[], status=1, evicted=True)
+                return Outcome(trace=forgotten if self.forgets else a_trace(request.uuid))
             case User():
                 return Outcome(
                     user=UserDetail(

@@ -137,7 +137,7 @@ async def changes_the_pace(it: Dashboard) -> None:
 
 @checks("do.kick")
 async def kicks(it: Dashboard) -> None:
-    await it.press("x", *"spam", "enter")
+    await it.press("x", "enter", *"spam", "enter")
     (kick,) = [frame for frame in it.source.sent if isinstance(frame, Kick)]
     assert (kick.user_id, kick.reason) == ("U000540", "spam")
     assert isinstance(it.app.screen, Form)
@@ -146,7 +146,7 @@ async def kicks(it: Dashboard) -> None:
 
 @checks("do.message")
 async def sends(it: Dashboard) -> None:
-    await it.press("m", *"U1", "enter", "enter")
+    await it.press("m", "enter", *"U1", "enter", "enter")
     (send,) = [frame for frame in it.source.sent if isinstance(frame, Send)]
     assert (send.send_id, send.receive_id, send.content) == ("U000540", "U1", "test")
 

@@ -58,7 +58,7 @@ async def test_data_goes_on_behind_a_form(dashboard: Open) -> None:
 async def test_a_refusal_is_told_in_the_form(dashboard: Open) -> None:
     async with dashboard(*live()) as it:
         it.source.refuses = True
-        await it.press("x", "enter")
+        await it.press("x", "enter", "enter")
         assert isinstance(it.app.screen, Form)
         assert it.app.screen.outcome == "✖ expected the role admin, got viewer"
 

@@ -23,6 +23,8 @@ pytestmark = pytest.mark.heavy
 
 # What the dashboard switched on, and what switches it off: the other screen, the mouse, and the hidden cursor.
 SWITCHES = ((b"\x1b[?1049h", b"\x1b[?1049l"), (b"\x1b[?1000h", b"\x1b[?1000l"), (b"\x1b[?25l", b"\x1b[?25h"))
+# From the death of the node until it is said, and from its return, which takes a while itself, until it is seen.
+SHOWN_S, LIVE_AGAIN_S = 3.0, 20.0
 CRASH = """
 import sys
 from kama.tui.app import MonitorApp
@@ -115,6 +117,7 @@ def test_the_terminal_is_whole_after_a_crash(open_terminal: Callable[..., Termin
     terminal.drain()
     assert_whole(terminal.output)
     assert b"ZeroDivisionError" in terminal.output
+    assert terminal.process.returncode == 1
 
 
 def test_it_lives_through_the_death_of_the_node(open_terminal: Callable[..., Terminal], tmp_path: Path) -> None:
@@ -124,10 +127,10 @@ def test_it_lives_through_the_death_of_the_node(open_terminal: Callable[..., Ter
         stale = terminal.shows("STALE")
         gone = terminal.shows("GONE")
         node.kill()
-        terminal.until(lambda: stale() or gone())
+        terminal.until(lambda: stale() or gone(), SHOWN_S)
         live = terminal.shows("LIVE")
         node.start()
-        terminal.until(live)
+        terminal.until(live, LIVE_AGAIN_S)
         assert not terminal.ended()
         os.write(terminal.master, b"q")
         terminal.until(terminal.ended)

@@ -43,7 +43,6 @@ class MonitorScreen(Screen[None]):
         (0, "-tiny"), (40, "-narrow"), (72, "-normal"), (110, "-wide"),
     ]  # fmt: skip
     VERTICAL_BREAKPOINTS: list[tuple[int, str]] | None = [(0, "-flat"), (10, "-short"), (18, "-tall")]
-    title_words = ""
 
     def __init__(self) -> None:
         super().__init__()
@@ -173,16 +172,14 @@ class MonitorScreen(Screen[None]):
         return (self.table.id if self.table is not None else None) or "table"
 
     def action_copy(self) -> None:
-        row = self.table.cursor_row if self.table is not None else None
-        text = self.id_of(row) if row is not None else ""
-        if text:
+        if text := self.id_of(self.table.cursor_row if self.table is not None else None):
             self.app.copy_to_clipboard(text)
             self.monitor.note(f"copied {text}")
         else:
             self.monitor.note("there is no row with an id to copy", "warning")
 
     def id_of(self, row: Any) -> str:
-        """What is worth copying of a row."""
+        """What is worth copying of a row, or of a screen that is about one thing; empty where there is nothing."""
         for name in ("uuid", "user_id", "name", "id"):
             if value := getattr(row, name, ""):
                 return str(value)

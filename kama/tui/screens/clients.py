@@ -21,8 +21,6 @@ from kama.tui.widgets.live_table import LiveTable
 class ClientsScreen(MonitorScreen):
     """Tab goes between the two tables."""
 
-    title_words = "Clients"
-
     def body(self) -> Iterable[Widget]:
         yield Line(id="clients-title")
         yield ClientTable(client_columns.ALL, id="clients")

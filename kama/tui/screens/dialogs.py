@@ -28,26 +28,41 @@ class Field:
     check: Callable[[str], str] = lambda text: ""
 
 
-# Does it, and says what came of it. Raises KamaError.
-Submit = Callable[[dict[str, str]], Awaitable[str]]
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What came of it, in words; `uuid`: of a message that can be traced from there."""
+
+    text: str
+    uuid: str = ""
 
 
-class Form(ModalScreen[None]):
+# Does it. Raises KamaError.
+Submit = Callable[[dict[str, str]], Awaitable[Done]]
+
+
+class Form(ModalScreen[str]):
     """Enter goes to the next field, and in the last one does it; what came of it is shown until Enter or Escape.
 
-    `about` describes in lines what is going to happen. Texts of others are cleaned here and never parsed.
+    `about` describes in lines what is going to happen. Texts of others are cleaned here and never parsed. Its result
+    is the uuid of a message that is to be traced; or, where there is nothing to `submit`, what the last field has.
     """
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "Leave", show=False)]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "leave", "Leave", show=False),
+        Binding("enter", "leave", "Leave", show=False),
+        Binding("t", "trace", "Trace the message", show=False),
+    ]
 
-    def __init__(self, title: str, about: Sequence[str], fields: Sequence[Field], submit: Submit, verb: str) -> None:
+    def __init__(
+        self, title: str, about: Sequence[str], fields: Sequence[Field], submit: Submit | None, verb: str
+    ) -> None:
         super().__init__()
         self._title = title
         self._about = about
         self._fields = fields
         self._submit = submit
         self._verb = verb
-        self._done = False
+        self._done: Done | None = None
 
     def compose(self) -> ComposeResult:
         with Vertical(id="card"):
@@ -61,9 +76,8 @@ class Form(ModalScreen[None]):
             yield Label(f"Enter: {self._verb} · Esc: leave", classes="card-keys", markup=False)
 
     def on_mount(self) -> None:
-        """To the first field that is still to be filled in."""
-        inputs = list(self.query(Input))
-        next((field for field in inputs if not field.value), inputs[-1]).focus()
+        """Always to the first field, whatever it holds: who knows the form can type without looking."""
+        self.query(Input).first().focus()
 
     @property
     def outcome(self) -> str:
@@ -72,12 +86,13 @@ class Form(ModalScreen[None]):
     def action_leave(self) -> None:
         self.dismiss(None)
 
+    def action_trace(self) -> None:
+        if self._done is not None and self._done.uuid:
+            self.dismiss(self._done.uuid)
+
     @on(Input.Submitted)
     def _next(self, event: Input.Submitted) -> None:
         event.stop()
-        if self._done:
-            self.dismiss(None)
-            return
         inputs = list(self.query(Input))
         at = inputs.index(event.input)
         if problem := self._fields[at].check(event.value.strip()):
@@ -93,18 +108,25 @@ class Form(ModalScreen[None]):
                 self._tell(problem, "bad")
                 typed.focus()
                 return
+        values = {field.name: typed.value.strip() for field, typed in zip(self._fields, inputs, strict=True)}
+        if self._submit is None:
+            self.dismiss(values[self._fields[-1].name])
+            return
         self._tell("…", "")
-        self._run({field.name: typed.value.strip() for field, typed in zip(self._fields, inputs, strict=True)})
+        self._run(self._submit, values)
 
     @work(exclusive=True, group="ask", exit_on_error=False)
-    async def _run(self, values: dict[str, str]) -> None:
+    async def _run(self, submit: Submit, values: dict[str, str]) -> None:
         try:
-            outcome = await self._submit(values)
+            done = await submit(values)
         except KamaError as error:
             self._tell(f"✖ {error.message}", "bad")
             return
-        self._done = True
-        self._tell(outcome, "good")
+        self._done = done
+        self._tell(done.text, "good")
+        # Nothing more is to be typed: keys are the form's own from here on.
+        self.query(Input).set(disabled=True)
+        self.query_one(".card-keys", Label).update("t: trace it · Esc: leave" if done.uuid else "Esc: leave")
 
     def _tell(self, text: str, kind: str) -> None:
         label = self.query_one("#outcome", Label)

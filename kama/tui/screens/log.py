@@ -8,9 +8,12 @@ from textual.widget import Widget
 
 from kama.monitor.store import Changes
 from kama.tui.cells import clock
+from kama.tui.columns import Column
 from kama.tui.logbook import Entry
+from kama.tui.look import Tone
 from kama.tui.screens.base import MonitorScreen
-from kama.tui.widgets.live_table import Column, LiveTable
+from kama.tui.widgets.line import Line
+from kama.tui.widgets.live_table import LiveTable
 
 COLUMNS: tuple[Column[Entry], ...] = (
     Column("time", "TIME", 8, lambda entry, now_ms: (clock(entry.at_ms), "dim")),
@@ -25,9 +28,8 @@ COLUMNS: tuple[Column[Entry], ...] = (
 class LogScreen(MonitorScreen):
     """Newest first."""
 
-    title_words = "Log"
-
     def body(self) -> Iterable[Widget]:
+        yield Line(id="log-title")
         yield LiveTable(COLUMNS, lambda entry: entry.number, hints=("nothing to report",), newest_first=True, id="log")
 
     def draw(self, changes: Changes, now_ms: int) -> None:
@@ -37,3 +39,10 @@ class LogScreen(MonitorScreen):
             if not self.faults_only or entry.tone in ("warn", "bad")
         ]
         self.query_one(LiveTable).update(entries, now_ms)
+        words = "faults, actions and links; what repeats is counted"
+        if self.faults_only:
+            words = "faults only"
+        tone: Tone = "dim"
+        if self.feed.filter:
+            words, tone = f"of nodes only what passes the filter {self.feed.filter}", "warn"
+        self.query_one("#log-title", Line).show([(words, tone)])

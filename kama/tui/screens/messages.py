@@ -11,11 +11,12 @@ from textual.widget import Widget
 from kama.monitor.messages import Message
 from kama.monitor.store import Changes
 from kama.tui.cells import clock, size, span
+from kama.tui.columns import Cell, Column
 from kama.tui.look import Tone
 from kama.tui.screens.base import MonitorScreen
 from kama.tui.widgets.event_list import type_name
 from kama.tui.widgets.line import Line
-from kama.tui.widgets.live_table import Cell, Column, LiveTable
+from kama.tui.widgets.live_table import LiveTable
 
 View = Literal["all", "unsent", "failed"]
 # Every message is unsent for a moment: only then is it worth a look.
@@ -33,6 +34,8 @@ def is_unsent(message: Message, now_ms: int) -> bool:
 def _status(message: Message, now_ms: int) -> Cell:
     if message.status == "stored" and message.members and not message.online:
         return "unsent: offline", "warn"
+    if message.status == "failed" and message.error:
+        return f"failed: {message.error}", "bad"
     return message.status, _TONES.get(message.status, "")
 
 
@@ -56,18 +59,16 @@ COLUMNS: tuple[Column[Message], ...] = (
         priority=6,
         align="right",
     ),
-    Column("status", "STATUS", 15, _status),
+    Column("status", "STATUS", 15, _status, grow=2),
     Column("took", "TOOK", 6, _took, priority=1, align="right"),
     Column("age", "AGE", 6, lambda message, now_ms: span(now_ms - message.at_ms), priority=2, align="right"),
     Column("node", "NODE", 14, lambda message, now_ms: (message.node, "dim"), priority=7, align="tail"),
-    Column("error", "ERROR", 12, lambda message, now_ms: (message.error, "bad"), priority=3, grow=2),
 )
 
 
 class MessagesScreen(MonitorScreen):
     """All, those that nobody took yet, those that failed: `f` goes from one to the next."""
 
-    title_words = "Messages"
     view: View = "all"
 
     def body(self) -> Iterable[Widget]:

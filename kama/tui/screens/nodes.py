@@ -11,10 +11,11 @@ from textual.widget import Widget
 from kama.monitor.store import Changes
 from kama.monitor_protocol import Node
 from kama.tui.cells import clock, milliseconds, number, size, span, uptime
+from kama.tui.columns import Cell, Column
 from kama.tui.look import Tone
 from kama.tui.screens.base import MonitorScreen
-from kama.tui.widgets.line import Line, Words
-from kama.tui.widgets.live_table import Cell, Column, LiveTable
+from kama.tui.widgets.line import Line, Words, facts_in
+from kama.tui.widgets.live_table import LiveTable
 
 _LAG_MS = 100.0
 
@@ -65,7 +66,7 @@ def _uptime(row: NodeRow, now_ms: int) -> Cell:
 
 
 COLUMNS: tuple[Column[NodeRow], ...] = (
-    Column("node", "NODE", 14, lambda row, now_ms: row.node.name, grow=1, align="tail",
+    Column("node", "NODE", 15, lambda row, now_ms: row.node.name, grow=1, align="tail",
            sort_by=lambda row: row.node.name, descending=False),
     Column("state", "STATE", 12, _state, grow=3, sort_by=lambda row: row.node.state, descending=False),
     Column("online", "ONLINE", 7, lambda row, now_ms: number(row.node.connections), align="right",
@@ -90,8 +91,6 @@ COLUMNS: tuple[Column[NodeRow], ...] = (
 class NodesScreen(MonitorScreen):
     """Below the table stands what does not work on the node under the cursor."""
 
-    title_words = "Nodes"
-
     def body(self) -> Iterable[Widget]:
         yield LiveTable(COLUMNS, lambda row: row.name, sort="node", hints=("no node yet",), id="nodes")
         yield Line(id="node-detail")
@@ -109,26 +108,32 @@ class NodesScreen(MonitorScreen):
         table = self.query_one("#nodes", LiveTable)
         table.update(rows, now_ms)
         picked = table.cursor_row
-        self.query_one("#node-detail", Line).show(*(_detail(picked.node) if picked is not None else ()))
+        detail = _detail(picked.node, self.size.width) if picked is not None else ()
+        self.query_one("#node-detail", Line).show(*detail)
 
 
-def _last_seen(node: Node) -> str:
-    return f" last seen {clock(node.beat_ms)}: these are its last values" if node.state == "gone" else ""
-
-
-def _detail(node: Node) -> list[Words]:
+def _detail(node: Node, width: int) -> list[Words]:
     """What the columns have no room for."""
-    counters = node.counters
-    lines: list[Words] = [
-        [(node.name, "strong"), (f" {node.address} {node.version} epoch {node.epoch}", "dim"),
-         (_last_seen(node), "bad")],
-        [(f"stored {counters.stored:,} · refused {counters.refused:,} · dropped {counters.dropped:,} · "
-          f"not stored {counters.not_stored:,} · logins {counters.logins:,} ({counters.logins_refused:,} refused) · "
-          f"closed {counters.closed:,}", "")],
-        [(f"batch ≤ {node.largest_batch}, last {milliseconds(node.batch_ms)} · status {milliseconds(node.status_ms)} · "
-          f"sent p50 {milliseconds(node.sent_p50_ms)} p99 {milliseconds(node.sent_p99_ms)} · "
-          f"rebalances {node.rebalances}", "")],
-    ]  # fmt: skip
+    address = f"{node.address} " if node.address != node.name else ""
+    head: list[tuple[str, Tone]] = [(node.name, "strong"), (f" {address}{node.version} epoch {node.epoch}", "dim")]
+    if node.state == "gone":
+        head.append((f" last seen {clock(node.beat_ms)}: these are its last values", "bad"))
     tone: Tone = "dim" if node.state == "gone" else "warn"
-    lines += [[(f"▲ {part}: {words}", tone)] for part, words in node.troubles.items()]
-    return lines
+    troubles: list[Words] = [[(f"▲ {part}: {words}", tone)] for part, words in node.troubles.items()]
+    return [head, *facts_in(_facts(node), width), *troubles]
+
+
+def _facts(node: Node) -> list[str]:
+    counters = node.counters
+    return [
+        f"stored {counters.stored:,}",
+        f"refused {counters.refused:,}",
+        f"dropped {counters.dropped:,}",
+        f"not stored {counters.not_stored:,}",
+        f"logins {counters.logins:,} ({counters.logins_refused:,} refused)",
+        f"closed {counters.closed:,}",
+        f"batch ≤ {node.largest_batch}, last {milliseconds(node.batch_ms)}",
+        f"status {milliseconds(node.status_ms)}",
+        f"sent p50 {milliseconds(node.sent_p50_ms)} p99 {milliseconds(node.sent_p99_ms)}",
+        f"rebalances {node.rebalances}",
+    ]

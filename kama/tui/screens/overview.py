@@ -24,8 +24,6 @@ from kama.tui.widgets.spark import Spark
 class OverviewScreen(MonitorScreen):
     """Four curves, the connections with most to do, the newest events."""
 
-    title_words = "Overview"
-
     def body(self) -> Iterable[Widget]:
         with Grid(id="sparks"):
             yield Spark("in/s", id="spark-in")

@@ -10,9 +10,10 @@ from textual.widget import Widget
 from kama.monitor.store import Changes
 from kama.monitor_protocol import Node
 from kama.tui.cells import number, span
+from kama.tui.columns import Cell, Column
 from kama.tui.look import Tone, bar
 from kama.tui.screens.base import MonitorScreen
-from kama.tui.widgets.live_table import Cell, Column, LiveTable
+from kama.tui.widgets.live_table import LiveTable
 from kama.tui.widgets.spark import curve
 
 _BAR, _PAST = 8, 60
@@ -61,7 +62,7 @@ def _rate(value: float | None) -> str:
 
 
 COLUMNS: tuple[Column[QueueRow], ...] = (
-    Column("node", "NODE", 12, lambda row, now_ms: (row.node + (" gone" if row.is_gone else ""), row.tone), grow=1,
+    Column("node", "NODE", 15, lambda row, now_ms: (row.node + (" gone" if row.is_gone else ""), row.tone), grow=1,
            align="tail"),
     Column("queue", "QUEUE", 12, lambda row, now_ms: (row.queue, row.tone), grow=1),
     Column("depth", "DEPTH", 7, lambda row, now_ms: (number(row.depth), row.tone), align="right",
@@ -80,8 +81,6 @@ COLUMNS: tuple[Column[QueueRow], ...] = (
 
 class QueuesScreen(MonitorScreen):
     """The past is put together while this runs, for all queues alike."""
-
-    title_words = "Queues"
 
     def __init__(self) -> None:
         super().__init__()

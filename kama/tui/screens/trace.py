@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 from textual import work
+from textual.binding import BindingType
 from textual.widget import Widget
 
 from kama.errors import KamaError
 from kama.monitor.store import Changes
 from kama.monitor.trace import Step, Timeline, describe, timeline
-from kama.monitor_protocol import FAILURES, MessageTrace, Trace
+from kama.monitor_protocol import FAILURES, Event, MessageTrace, Trace
 from kama.tui.cells import clock, size
+from kama.tui.columns import Cell, Column
+from kama.tui.keys import DETAIL_KEYS
 from kama.tui.screens.base import MonitorScreen
 from kama.tui.widgets.event_list import type_name
 from kama.tui.widgets.line import Line, Words
-from kama.tui.widgets.live_table import Cell, Column, LiveTable
+from kama.tui.widgets.live_table import LiveTable
 
 
 def _kind(step: Step, now_ms: int) -> Cell:
@@ -45,7 +49,7 @@ COLUMNS: tuple[Column[Step], ...] = (
 class TraceScreen(MonitorScreen):
     """Asks every connected node, and again while steps may still come."""
 
-    title_words = "Trace"
+    BINDINGS: ClassVar[list[BindingType]] = DETAIL_KEYS
 
     def __init__(self, uuid: str) -> None:
         super().__init__()
@@ -82,6 +86,8 @@ class TraceScreen(MonitorScreen):
             self._recall()
         else:
             traces = [outcome.trace for outcome in outcomes if outcome.trace is not None]
+            if traces and not any(trace.steps for trace in traces):
+                traces[0].steps = self._seen()
             self._problem = "" if traces else "no node is connected that could be asked"
             if traces:
                 self._timeline = timeline(traces)
@@ -89,9 +95,13 @@ class TraceScreen(MonitorScreen):
 
     def _recall(self) -> None:
         """From what was seen: a recording can be asked nothing, and a node that is gone neither."""
-        steps = [event for event in self.feed.store.events if event.uuid == self.uuid]
+        steps = self._seen()
         if steps and self._timeline is None:
             self._timeline = timeline([MessageTrace(uuid=self.uuid, steps=steps)])
+
+    def _seen(self) -> list[Event]:
+        """Its steps as they came by here, where nodes have forgotten them already."""
+        return [event for event in self.feed.store.events if event.uuid == self.uuid]
 
     def _show(self, now_ms: int) -> None:
         if not self.is_mounted:
@@ -101,8 +111,10 @@ class TraceScreen(MonitorScreen):
         tail: list[Words] = []
         if found is not None:
             status = found.status.name.lower() if found.status is not None else "not in the store"
-            facts = f"{found.send_id}→{found.receive_id} {type_name(found.type)} {size(found.size)}"
-            head.append([(f"{facts} · {found.conversation} #{found.seq} · {status}", "")])
+            what = f"{found.send_id}→{found.receive_id} {type_name(found.type)} {size(found.size)}"
+            where = f"{found.conversation} #{found.seq}"
+            facts = [what if found.send_id else "", where if found.conversation else "", status]
+            head.append([(" · ".join(filter(None, facts)), "")])
             tail = [[(found.sentence, "good" if found.is_known else "warn")]]
             tail += [[(f"○ {missing}", "warn")] for missing in found.missing]
             table.hints = ("no step is known",)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from typing import ClassVar
 
 from textual import on, work
+from textual.binding import BindingType
 from textual.widget import Widget
 
 from kama.errors import KamaError
@@ -14,9 +16,10 @@ from kama.monitor.store import Changes
 from kama.monitor_protocol import Client, User, UserDetail
 from kama.tui import client_columns
 from kama.tui.cells import number, size, span
+from kama.tui.keys import DETAIL_KEYS
 from kama.tui.screens import messages
 from kama.tui.screens.base import MonitorScreen
-from kama.tui.widgets.line import Line, Title, Words
+from kama.tui.widgets.line import Line, Title, Words, facts_in
 from kama.tui.widgets.live_table import LiveTable
 from kama.tui.widgets.spark import Spark
 
@@ -27,7 +30,7 @@ _PAST, _MESSAGES, _GROUPS = 240, 50, 12
 class UserScreen(MonitorScreen):
     """Opened on a connection: its queue is followed, and is said to have ended when it has."""
 
-    title_words = "User"
+    BINDINGS: ClassVar[list[BindingType]] = DETAIL_KEYS
 
     def __init__(self, user_id: str, connection: str) -> None:
         super().__init__()
@@ -97,23 +100,12 @@ class UserScreen(MonitorScreen):
         if self._problem:
             lines.append([(f"✖ {self._problem}", "bad")])
         if client is not None:
-            lines.append(self._connection_words(client, now_ms))
+            facts = _connection_facts(client, now_ms)
+            lines += facts_in(facts, self.size.width, client_columns.fullness(client))
         elif ended := next((one for one in self.feed.store.closed if one.id == self.connection), None):
             ago = span(now_ms - ended.until_ms)
             lines.append([(f"✖ closed {ago} ago with {ended.code} {ended.reason}", "warn")])
         return lines
-
-    def _connection_words(self, client: Client, now_ms: int) -> Words:
-        facts = [
-            client.device or "no device named",
-            f"on {client.node} from {client.address}",
-            f"for {span(now_ms - client.since_ms)}",
-            f"{client.depth} of {client.capacity} waiting ({size(client.queued_bytes)}), at most {client.high}",
-            f"{number(client.received)} in, {number(client.written)} out",
-        ]
-        if client.post_only:
-            facts.insert(1, "posts only")
-        return [(" · ".join(facts), client_columns.fullness(client))]
 
     @on(LiveTable.Picked, "#messages")
     def _pick(self, event: LiveTable.Picked) -> None:
@@ -125,3 +117,14 @@ class UserScreen(MonitorScreen):
 
     def user_of(self, row: object) -> tuple[str, str]:
         return self.user_id, self.connection
+
+
+def _connection_facts(client: Client, now_ms: int) -> list[str]:
+    return [
+        client.device or "no device named",
+        *(["posts only"] if client.post_only else []),
+        f"on {client.node} from {client.address}",
+        f"for {span(now_ms - client.since_ms)}",
+        f"{client.depth} of {client.capacity} waiting ({size(client.queued_bytes)}), at most {client.high}",
+        f"{number(client.received)} in, {number(client.written)} out",
+    ]

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from kama.monitor_protocol import Client
 from kama.tui.client_columns import is_faulty
-from kama.tui.widgets.live_table import Column, LiveTable
+from kama.tui.columns import Column
+from kama.tui.widgets.live_table import LiveTable
 
 if TYPE_CHECKING:
     from kama.tui.feed import Feed

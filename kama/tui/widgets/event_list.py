@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from kama.monitor_protocol import FAILURES, Event
 from kama.tui.cells import clock, milliseconds, size
+from kama.tui.columns import Cell, Column
 from kama.tui.look import Tone
-from kama.tui.widgets.live_table import Cell, Column, LiveTable
+from kama.tui.widgets.live_table import LiveTable
 
 _TONES: dict[str, Tone] = {"closed": "dim", "opened": "dim", "action": "accent", "refused": "warn", "read": "good"}
 _TYPES = ("text", "voice", "file", "av")

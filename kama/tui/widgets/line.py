@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from rich.cells import cell_len
 from rich.segment import Segment
 from textual.strip import Strip
 from textual.widget import Widget
@@ -63,6 +64,17 @@ class Line(Widget):
         if text.endswith(("──", "--")):
             return ""
         return "~" if ascii_only else "…"
+
+
+def facts_in(facts: Sequence[str], width: int, tone: Tone = "") -> list[Words]:
+    """The facts with ` · ` between, in as many lines of that width as they need."""
+    lines: list[str] = []
+    for fact in facts:
+        if lines and cell_len(longer := f"{lines[-1]} · {fact}") <= width:
+            lines[-1] = longer
+        else:
+            lines.append(fact)
+    return [[(line, tone)] for line in lines]
 
 
 class Title(Line):

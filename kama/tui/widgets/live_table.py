@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic
 
-from rich.segment import Segment
-from rich.style import Style
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.geometry import Region, Size
@@ -15,49 +13,9 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from kama.tui.cells import Align, clean, fit
-from kama.tui.look import Tone, to_ascii
+from kama.tui.columns import GAP, Column, Row, columns_in
 from kama.tui.row_order import RowOrder
-
-Row = TypeVar("Row")
-# A text, or a text and what it is.
-Cell = str | tuple[str, Tone]
-_GAP = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Column(Generic[Row]):
-    """`cell` gives what to show of a row at a moment in ms; `sort_by` what to order rows by, None: cannot be.
-
-    A column of a higher `priority` is left out sooner when there is no room; `grow` is its share of room left over.
-    """
-
-    name: str
-    title: str
-    width: int
-    cell: Callable[[Row, int], Cell]
-    priority: int = 0
-    grow: int = 0
-    align: Align = "left"
-    sort_by: Callable[[Row], Any] | None = None
-    descending: bool = True
-
-
-def columns_in(columns: Sequence[Column[Row]], width: int) -> list[tuple[Column[Row], int]]:
-    """Which columns a table of that width shows, and how wide each is."""
-    shown = list(columns)
-    while len(shown) > 1 and _needed(shown) > width:
-        least = max(range(len(shown)), key=lambda index: (shown[index].priority, index))
-        if shown[least].priority == 0:
-            break
-        del shown[least]
-    spare, shares = max(0, width - _needed(shown)), sum(column.grow for column in shown)
-    widths = [column.width + (spare * column.grow // shares if shares else 0) for column in shown]
-    return list(zip(shown, widths, strict=True))
-
-
-def _needed(columns: Sequence[Column[Row]]) -> int:
-    return sum(column.width for column in columns) + _GAP * (len(columns) - 1)
+from kama.tui.widgets.row_painter import Content, HeaderLine, HintLine, RowLine, RowPainter
 
 
 class LiveTable(ScrollView, Generic[Row], can_focus=True):
@@ -128,10 +86,10 @@ class LiveTable(ScrollView, Generic[Row], can_focus=True):
         self._now_ms = 0
         self._cursor = 0
         self._cursor_id: Any = None
-        self._drawn: dict[int, Strip] = {}
-        self._base = Style.null()
-        self._shown: list[tuple[Column[Row], int]] = []
-        self._tones: dict[Tone, Style] = {}
+        self._painter: RowPainter[Row] = RowPainter(self)
+        self._drawn: dict[int, Content] = {}
+        self._ready: dict[int, Content] = {}  # found out to be other than what is drawn
+        self._ready_for: tuple[object, ...] = ()
         if sort is not None:
             column = self._column(sort)
             self._order.sort(column.sort_by, column.descending)
@@ -270,98 +228,53 @@ class LiveTable(ScrollView, Generic[Row], can_focus=True):
 
     def _column_at(self, x: int) -> str | None:
         for column, width in self._layout():
-            if x < width + _GAP:
+            if x < width + GAP:
                 return column.name
-            x -= width + _GAP
+            x -= width + GAP
         return None
 
     # --- drawing
 
     def _refresh_changed(self) -> None:
-        """Only the lines that look another way: what is drawn goes to a terminal that may be far away."""
-        if not self._drawn:
+        """Only the lines that say something else: what is drawn goes to a terminal that may be far away."""
+        if not self._drawn or self._layout() != self._painter.columns:
             self.refresh()
             return
-        self._prepare()
         width, height = self.scrollable_content_region.size
+        self._ready, self._ready_for = {}, self._moment()
         for y in range(height):
-            if self._drawn.get(y) != self._strip(y):
+            content = self._content(y)
+            if self._drawn.get(y) != content:
+                self._ready[y] = content
                 self.refresh(Region(0, y, width, 1))
+
+    def _moment(self) -> tuple[object, ...]:
+        """What has to be the same, object by object, for contents that were found out to be good still."""
+        return self._order.rows, self._now_ms, self.scroll_y, self._cursor, self.has_focus, self.hints
 
     def _layout(self) -> list[tuple[Column[Row], int]]:
         shown = [column for column in self.columns if column.name not in self.hidden]
         return columns_in(shown, self.scrollable_content_region.width)
 
     def render_lines(self, crop: Region) -> list[Strip]:
-        self._prepare()
+        self._painter.prepare(self._layout(), self.scrollable_content_region.width)
+        if self._ready and any(one is not two for one, two in zip(self._ready_for, self._moment(), strict=True)):
+            self._ready = {}
         return super().render_lines(crop)
 
-    def _prepare(self) -> None:
-        """What all lines share: to find it out for each would cost more than to draw it."""
-        self._base = self.rich_style
-        self._shown = self._layout()
-        self._tones.clear()
-
     def render_line(self, y: int) -> Strip:
-        strip = self._drawn[y] = self._strip(y)
-        return strip
+        content = self._drawn[y] = self._ready.get(y) or self._content(y)
+        return self._painter.paint(content)
 
-    def _strip(self, y: int) -> Strip:
-        width = self.scrollable_content_region.width
+    def _content(self, y: int) -> Content:
         rows = self._order.rows
         if self._header and y == 0:
-            return self._header_line(width)
+            return HeaderLine(self.sort_column, self._order.descending)
         index = round(self.scroll_y) + y - self._header
         if index < len(rows):
-            return self._row_line(index, rows[index], width)
+            row, now_ms = rows[index], self._now_ms
+            cells = tuple([column.cell(row, now_ms) for column, _ in self._painter.columns])
+            return RowLine(cells, index == self._cursor and self.has_focus)
         if not rows and 0 <= index - 1 < len(self.hints):
-            return self._line([(f"  {self.hints[index - 1]}", self._style("dim"))], width, self._base)
-        return Strip.blank(width, self._base)
-
-    def _header_line(self, width: int) -> Strip:
-        style = self.get_component_rich_style("table--header")
-        parts = []
-        for column, room in self._shown:
-            title = column.title
-            if column.name == self.sort_column:
-                title += " ▾" if self._order.descending else " ▴"
-                title = title if len(title) <= room else title.replace(" ", "")
-            parts.append((fit(title, room, column.align, ""), style))
-        return self._line(self._spaced(parts, style), width, style)
-
-    def _row_line(self, index: int, row: Row, width: int) -> Strip:
-        base = self._base
-        parts = []
-        for column, room in self._shown:
-            cell = column.cell(row, self._now_ms)
-            text, tone = cell if isinstance(cell, tuple) else (cell, "")
-            parts.append((self._fitted(text, room, column.align), self._style(tone) if tone else base))
-        strip = self._line(self._spaced(parts, base), width, base)
-        if index == self._cursor and self.has_focus:
-            strip = strip.apply_style(self.get_component_rich_style("table--cursor"))
-        return strip
-
-    def _fitted(self, text: str, room: int, align: Align) -> str:
-        if self.is_ascii:
-            return fit(to_ascii(clean(text)), room, align, "~")
-        return fit(text, room, align)
-
-    def _spaced(self, parts: list[tuple[str, Style]], base: Style) -> list[tuple[str, Style]]:
-        spaced: list[tuple[str, Style]] = []
-        for part in parts:
-            spaced += [part, (" " * _GAP, base)]
-        return spaced[:-1]
-
-    def _line(self, parts: list[tuple[str, Style]], width: int, base: Style) -> Strip:
-        if self.is_ascii:
-            parts = [(to_ascii(text), style) for text, style in parts]
-        return Strip([Segment(text, style) for text, style in parts]).adjust_cell_length(width, base).simplify()
-
-    def _style(self, tone: Tone) -> Style:
-        if tone not in self._tones:
-            self._tones[tone] = self.get_component_rich_style(f"table--{tone}")
-        return self._tones[tone]
-
-    @property
-    def is_ascii(self) -> bool:
-        return bool(getattr(self.app, "ascii_only", False))
+            return HintLine(self.hints[index - 1])
+        return HintLine()
