@@ -48,7 +48,7 @@ def main() -> int:
 
 
 class Benchmark:
-    """All rounds: in each, every scenario with every server in turn. Raises Failed when none of the servers is here."""
+    """All scenarios: in each round of one, every server in turn. Raises Failed when none of the servers is here."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
@@ -67,10 +67,10 @@ class Benchmark:
         """Raises Failed and ServerFailed."""
         rounds = self._options.rounds
         os.sched_setaffinity(0, {self._cores[-1]})
-        for number in range(1, rounds + 1):
-            for scenario in self._options.only or SCENARIOS:
+        for scenario in self._options.only or SCENARIOS:
+            for number in range(1, rounds + 1):
                 for server in self._taking_part(scenario):
-                    progress(f"round {number} of {rounds}: {scenario}, {server.name} ")
+                    progress(f"{scenario}, round {number} of {rounds}: {server.name} ")
                     self._run.add(scenario, server.name, self._measure(server, scenario))
         return self._run
 

@@ -15,6 +15,7 @@ LOGINS_AT_ONCE = 50
 _LAST_ONES = 20.0
 _QUIET = 0.5
 _QUIET_MAX = 30.0
+_LOOKING_AROUND = 0.015  # CPU seconds within _QUIET: less is no work
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,7 @@ class Load:
             await self._alarm.sleep(0.1)
             waited += 0.1
             now = server.children_cpu_seconds()
-            # One tick of the kernel's clock is a look around, not work.
-            if now - used > 0.015:
+            if now - used > _LOOKING_AROUND:
                 used, last_seen = now, waited
         return used - before, last_seen
 

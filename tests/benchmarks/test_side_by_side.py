@@ -276,7 +276,7 @@ def test_a_rate_that_a_server_cannot_keep_up_has_no_figures_but_the_reason() -> 
     run.add("rate", "node ws", {"rate": 100.0, "p50_ms": 1.0, "p99_ms": 2.0, "late_p99_ms": 0.1, **CPU})
     run.add("rate", "upstream's way", {"peak": 90.0})
     assert row_of(to_text(run), "upstream's way")[2:] == ["-"] * 12
-    assert run.warnings() == ["rate, upstream's way: the rate is more than it can do (90 messages/s)"]
+    assert run.warnings() == ["rate, upstream's way: in 1 of 1 rounds more than it can do: it did 90 messages/s"]
 
 
 def test_the_json_has_each_round_and_the_summary() -> None:
