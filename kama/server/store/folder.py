@@ -65,7 +65,8 @@ class Folder:
         if self.folded >= position:
             return
         future = asyncio.get_running_loop().create_future()
-        self._waiting.append((position, future))
+        waiting = (position, future)
+        self._waiting.append(waiting)
         self._target = max(self._target, position)
         self._ask()
         try:
@@ -73,6 +74,9 @@ class Folder:
                 await future
         except TimeoutError:
             raise StoreTimeoutError(f"the store is behind its log for {patience:g} s: {self.trouble}") from None
+        finally:
+            with contextlib.suppress(ValueError):
+                self._waiting.remove(waiting)
 
     async def rises(self, position: int) -> list[Rise]:
         """What the receipts before that position have raised, once the store has them."""
