@@ -9,6 +9,8 @@ the log when it asked.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 import time
 import uuid
 from collections import deque
@@ -54,6 +56,8 @@ class LoggedDatabase(Database):
         self.log = Log(folder)
         self.folder = Folder(file, folder, is_durable=self.is_durable, forget=self.log.forget)
         self.turn = asyncio.Lock()
+        self._file = file
+        self._logged = 0
         self._unfolded: deque[tuple[int, int]] = deque()
         self._unfolded_count = 0
 
@@ -61,14 +65,18 @@ class LoggedDatabase(Database):
         """Raises SettingsError when the database or its log cannot be opened. What was not folded yet is, before."""
         await super().open()
         log_id, folded = await self._place()
+        is_kept = await asyncio.to_thread(_checkpoint, self._file)
         try:
             self.log.open(log_id, folded)
         except LogBroken as error:
             raise SettingsError(
                 str(error), field="store.url", hint="put the database and its log back together, or move the log away"
             ) from None
+        if is_kept or not self.is_durable:
+            self.log.forget(folded)
+        self._logged = self.log.end
         self.folder.open(log_id, folded)
-        await self.folder.wait(self.log.end, patience=float("inf"))
+        await self.folder.wait(self._logged, patience=float("inf"))
 
     async def _place(self) -> tuple[bytes, int]:
         async with super().write() as tx:
@@ -107,6 +115,7 @@ class LoggedDatabase(Database):
         if count:
             self._unfolded.append((end, count))
             self._unfolded_count += count
+        self._logged = end
         self.folder.reach(end)
         return end
 
@@ -114,7 +123,8 @@ class LoggedDatabase(Database):
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        await self.folder.wait(self.log.end)
+        # Not up to the log's end: what is there without being synced may still be taken back.
+        await self.folder.wait(self._logged)
         async with super().read() as connection:
             yield connection
 
@@ -127,7 +137,7 @@ class LoggedDatabase(Database):
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         async with self.turn:
-            await self.folder.wait(self.log.end)
+            await self.folder.wait(self._logged)
             async with super().write() as connection:
                 yield connection
 
@@ -135,6 +145,13 @@ class LoggedDatabase(Database):
         await self.folder.close(patience=10)
         self.log.close()
         await super().close()
+
+
+def _checkpoint(database: Path) -> bool:
+    """Whether the disk has what the database has, whatever happens to the machine. Else somebody is writing."""
+    with contextlib.closing(sqlite3.connect(database, timeout=10)) as connection:
+        busy, _, _ = connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
+    return not busy
 
 
 _PLACE = (messages.c.uuid, messages.c.conversation, messages.c.seq, messages.c.send_id, messages.c.client_msg_id)
