@@ -168,7 +168,9 @@ class Folder:
             self._forget(report.kept)
 
     async def close(self, patience: float) -> None:
-        """Fold what is left, for at most that many seconds; the next start does the rest."""
+        """Fold what is left, for at most that many seconds; the next start does the rest. Twice is harmless."""
+        if self._is_over():
+            return
         if self._target > self.folded:
             with contextlib.suppress(StoreTimeoutError):
                 await self.wait(self._target, patience)
