@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -14,6 +12,7 @@ from typing import Any
 
 from server_builders import build_record
 from sqlalchemy import create_engine
+from support import standing_still
 
 from kama.protocol import Message, build_message, encode
 from kama.server.store.fold import Fold
@@ -145,11 +144,8 @@ class FoldProcess:
 
 @contextlib.contextmanager
 def held_up(database: LoggedDatabase) -> Iterator[None]:
-    """The process that folds does nothing for a while. It is to have nothing in hand: it would keep its locks."""
+    """The process that folds does nothing for a while."""
     process = database.folder._process
-    assert process is not None and database.folder.folded == database.log.end
-    os.kill(process.pid, signal.SIGSTOP)
-    try:
+    assert process is not None
+    with standing_still(process.pid, database._file):
         yield
-    finally:
-        os.kill(process.pid, signal.SIGCONT)
