@@ -211,6 +211,32 @@ def full_disk(node: RunningNode) -> Iterator[None]:
         os.close(full)
 
 
+@contextlib.contextmanager
+def standing_still(pid: int, database: Path) -> Iterator[None]:
+    """The process that folds a log into this database does nothing for a while, and locks nobody out of it."""
+    deadline = time.monotonic() + 10
+    os.kill(pid, signal.SIGSTOP)
+    while not _can_be_written(database):
+        assert time.monotonic() < deadline, "waited in vain"
+        os.kill(pid, signal.SIGCONT)
+        time.sleep(0.005)
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+def _can_be_written(database: Path) -> bool:
+    with contextlib.closing(sqlite3.connect(database, timeout=0, isolation_level=None)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return False
+    return True
+
+
 @contextlib.asynccontextmanager
 async def without_messages(folder: Path) -> AsyncIterator[None]:
     """The node's database fails for a while, for who reads and for who folds the log: its messages are away."""
@@ -263,6 +289,11 @@ class NodeProcess:
             time.sleep(0.02)
         self.url = found[1]
         self._port = int(self.url.rpartition(":")[2])
+
+    @property
+    def children(self) -> list[int]:
+        """The processes that it has started, by their ids."""
+        return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
 
     def signal(self, number: int) -> None:
         assert self._process is not None

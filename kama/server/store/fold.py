@@ -153,13 +153,18 @@ class Fold:
 
     def up_to(self, target: int) -> Iterator[Report]:
         """A report after each transaction. Raises sqlite3.Error, and LogBroken."""
+        told = 0
         while (position := self.position()) < target:
             chunk = Chunk(_some(read_log(self._folder, self._log_id, position, target)))
             try:
                 report = self._store(chunk, position)
             except sqlite3.IntegrityError:
                 report = self._store(chunk, position, one_by_one=True)
+            told = report.folded
             yield report
+        if told < position:
+            # Another process has done it, and may have ended before it could say so.
+            yield Report(folded=position, kept=self._keep(position))
 
     def position(self) -> int:
         position: int = self._connection.execute("SELECT position FROM log_position").fetchone()[0]

@@ -70,7 +70,8 @@ class Folder:
         if self.folded >= position:
             return
         future = asyncio.get_running_loop().create_future()
-        self._waiting.append((position, future))
+        waiting = (position, future)
+        self._waiting.append(waiting)
         self._target = max(self._target, position)
         self._ask()
         try:
@@ -78,6 +79,9 @@ class Folder:
                 await future
         except TimeoutError:
             raise StoreTimeoutError(f"the store is behind its log for {patience:g} s: {self.trouble}") from None
+        finally:
+            with contextlib.suppress(ValueError):
+                self._waiting.remove(waiting)
 
     async def rises(self, position: int) -> list[Rise]:
         """What the receipts before that position have raised, once the store has them."""
@@ -175,7 +179,9 @@ class Folder:
             self._forget(report.kept)
 
     async def close(self, patience: float) -> None:
-        """Fold what is left, for at most that many seconds; the next start does the rest."""
+        """Fold what is left, for at most that many seconds; the next start does the rest. Twice is harmless."""
+        if self._is_over():
+            return
         if self._target > self.folded:
             with contextlib.suppress(StoreTimeoutError):
                 await self.wait(self._target, patience)

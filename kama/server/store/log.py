@@ -69,7 +69,7 @@ class Log:
         self.end = 0
 
     def open(self, log_id: bytes, folded: int) -> None:
-        """`folded`: the position up to which nobody needs the log any more. Raises LogBroken.
+        """`folded`: the position that the store has reached. Raises LogBroken.
 
         Afterwards `end` is the position after the last whole record.
         """
@@ -79,7 +79,6 @@ class Log:
         # A power cut may have taken the end of a log that the store had already.
         self.end = max(end, folded)
         self._begin_segment(self.end)
-        self.forget(folded)
 
     def _cut_torn(self, folded: int) -> int:
         """The position after the last whole record; what comes after it is put aside."""

@@ -9,6 +9,8 @@ the log when it asked.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 import time
 import uuid
 from collections import deque
@@ -57,6 +59,8 @@ class LoggedDatabase(Database):
         self.folder = Folder(file, folder, is_durable=self.is_durable, forget=self.log.forget)
         self.look_up = LookUp(str(file))
         self.turn = asyncio.Lock()
+        self._file = file
+        self._logged = 0
         self._unfolded: deque[tuple[int, int]] = deque()
         self._unfolded_count = 0
         self._logged_count = 0
@@ -66,14 +70,18 @@ class LoggedDatabase(Database):
         """Raises SettingsError when the database or its log cannot be opened. What was not folded yet is, before."""
         await super().open()
         log_id, folded = await self._place()
+        is_kept = not self.is_durable or await asyncio.to_thread(_checkpoint, self._file)
         try:
             self.log.open(log_id, folded)
         except LogBroken as error:
             raise SettingsError(
                 str(error), field="store.url", hint="put the database and its log back together, or move the log away"
             ) from None
+        if is_kept:
+            self.log.forget(folded)
+        self._logged = self.log.end
         self.folder.open(log_id, folded)
-        await self.folder.wait(self.log.end, patience=None)
+        await self.folder.wait(self._logged, patience=None)
 
     async def _place(self) -> tuple[bytes, int]:
         async with super().write() as tx:
@@ -124,6 +132,7 @@ class LoggedDatabase(Database):
             self._unfolded_count += count
             self._logged_count += count
             self.mark.see(self._unfolded_count)
+        self._logged = end
         self.folder.reach(end)
         return end
 
@@ -131,14 +140,15 @@ class LoggedDatabase(Database):
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        await self.folder.wait(self.log.end)
+        # Not up to the log's end: what is there without being synced may still be taken back.
+        await self.folder.wait(self._logged)
         async with super().read() as connection:
             yield connection
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         async with self.turn:
-            await self.folder.wait(self.log.end)
+            await self.folder.wait(self._logged)
             async with super().write() as connection:
                 yield connection
 
@@ -147,6 +157,13 @@ class LoggedDatabase(Database):
         await self.look_up.close()
         self.log.close()
         await super().close()
+
+
+def _checkpoint(database: Path) -> bool:
+    """Whether the disk has what the database has, whatever happens to the machine. Else somebody is writing."""
+    with contextlib.closing(sqlite3.connect(database, timeout=10)) as connection:
+        busy, _, _ = connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
+    return not busy
 
 
 class LoggedMessages(MessageStore):

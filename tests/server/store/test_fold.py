@@ -1,0 +1,304 @@
+"""Folding: the database ends as if it had been written directly, however often the folding process is ended."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import shutil
+import signal
+import sqlite3
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from log_builders import AT, ID, Archive, FoldProcess
+from server_builders import THROUGH_A_DATABASE
+
+from kama.protocol import Message
+from kama.server.store import fold as fold_module
+from kama.server.store.fold import Fold
+from kama.server.store.log import LogBroken
+from kama.server.store.log_records import Rise
+
+PAIRS = [("U1", "U2"), ("U2", "U1"), ("U1", "U1"), ("U1", "U3"), ("U1", "G1")]
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Iterator[Archive]:
+    made = Archive(tmp_path)
+    yield made
+    made.log.close()
+
+
+# --- what a record does
+
+
+def test_messages_become_rows_with_their_seqs_and_cursors(archive: Archive) -> None:
+    first, second = archive.say(("U1", "U2"), ("U2", "U1"), client_msg_id="c")
+    (other,) = archive.say(("U1", "U3"))
+    archive.fold()
+    assert archive.execute("SELECT uuid, conversation, seq, client_msg_id FROM message ORDER BY uuid") == [
+        (int(first.uuid), "U1_U2", 1, "c"),
+        (int(second.uuid), "U1_U2", 2, "c"),
+        (int(other.uuid), "U1_U3", 1, None),
+    ]
+    assert archive.execute("SELECT conversation, last_seq FROM conversation ORDER BY 1") == [("U1_U2", 2), ("U1_U3", 1)]
+    assert archive.execute("SELECT user_id, conversation, sent_seq FROM cursor ORDER BY 1, 2") == [
+        ("U1", "U1_U2", 0), ("U1", "U1_U3", 0), ("U2", "U1_U2", 0), ("U3", "U1_U3", 0),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("is_later", [False, True], ids=["in the same transaction", "in a later one"])
+def test_what_was_sent_has_its_time_and_a_new_version(archive: Archive, is_later: bool) -> None:
+    (message,) = archive.say(("U1", "U2"))
+    versions = []
+    if is_later:
+        archive.fold()
+        versions = archive.execute("SELECT version FROM conversation")
+    archive.note(sent=[message])
+    archive.fold()
+    assert archive.execute("SELECT status, send_at FROM message") == [(1, AT)]
+    assert archive.execute("SELECT version FROM conversation") != versions
+
+
+def test_a_receipt_raises_what_others_sent_and_says_what_rose(archive: Archive) -> None:
+    first, own, second = archive.say(("U1", "U2"), ("U2", "U1"), ("U1", "U2"))
+    archive.note(cursors=[("U2", "U1_U2", 2, 2, 0)], receipts=[("U2", "U1_U2", 2, 2)])
+    end = archive.log.end
+    (report,) = archive.fold()
+    assert archive.execute("SELECT status FROM message ORDER BY seq") == [(2,), (0,), (0,)]
+    assert archive.execute("SELECT * FROM cursor WHERE user_id = 'U2'") == [("U2", "U1_U2", 2, 2, 0)]
+    assert report.rises == [(end, [Rise(int(first.uuid), "U1_U2", 1, "U1", False, 2, "U2")])]
+
+
+def test_marks_for_what_was_never_stored_change_nothing(archive: Archive) -> None:
+    (message,) = archive.say(("U1", "U2"))
+    archive.fold()
+    before = archive.seen
+    message.uuid = "404"
+    archive.note([message], [("U9", "U8_U9", 7, 7, 7)], [("U9", "U8_U9", 3, 7)])
+    archive.fold()
+    assert archive.seen == before
+    assert archive.position == archive.log.end
+
+
+LEVELS = {"sent": 1, "delivered": 2, "read": 3}
+marks = st.tuples(st.sampled_from([*LEVELS]), st.sampled_from(["U1", "U2", "U3"]), st.integers(0, 9))
+scripts = st.lists(
+    st.one_of(
+        st.tuples(st.just("say"), st.lists(st.sampled_from(PAIRS), min_size=1, max_size=4)),
+        st.tuples(st.just("note"), st.lists(marks, min_size=1, max_size=4)),
+    ),
+    min_size=1,
+    max_size=10,
+)
+
+
+def play(archive: Archive, script: list[tuple[str, list[Any]]]) -> None:
+    """Log what the script says: marks and receipts are for messages that are there."""
+    said: list[Message] = []
+    for act, details in script:
+        if act == "say":
+            said += archive.say(*details)
+            continue
+        sent: list[Message] = []
+        cursors: dict[tuple[str, str], list[int]] = {}
+        receipts: dict[tuple[str, str, int], int] = {}
+        for what, user, number in details:
+            if not said:
+                continue
+            message = said[number % len(said)]
+            key = "G1" if message.receive_id == "G1" else "_".join(sorted((message.send_id, message.receive_id)))
+            levels = cursors.setdefault((user, key), [0, 0, 0])
+            for level in range(LEVELS[what]):
+                levels[level] = max(levels[level], message.seq)
+            if what == "sent":
+                sent.append(message)
+            else:
+                place = (user, key, LEVELS[what])
+                receipts[place] = max(message.seq, receipts.get(place, 0))
+        archive.note(
+            sent,
+            [(user, key, *levels) for (user, key), levels in cursors.items()],  # type: ignore[misc]
+            [(user, key, status, seq) for (user, key, status), seq in receipts.items()],
+        )
+
+
+@settings(THROUGH_A_DATABASE, max_examples=40)
+@given(scripts)
+def test_it_does_not_matter_where_one_transaction_ends_and_the_next_begins(script: list[tuple[str, list[Any]]]) -> None:
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
+        whole = Archive(Path(name, "whole"))
+        stack.callback(whole.log.close)
+        play(whole, script)
+        apart = whole.beside(Path(name, "apart"))
+        assert len(whole.fold()) == 1
+        patch.setattr(fold_module, "_CHUNK_BYTES", 1)
+        assert len(apart.fold()) == len(script)
+        assert apart.seen == whole.seen
+
+
+# --- again, and by whom
+
+
+def test_what_is_folded_already_is_told_and_left_alone(archive: Archive) -> None:
+    archive.say(("U1", "U2"))
+    archive.fold()
+    before = archive.seen
+    (report,) = archive.fold()
+    assert (report.folded, archive.seen) == (archive.log.end, before)
+
+
+def test_a_log_that_is_not_there_is_an_error_and_changes_nothing(archive: Archive) -> None:
+    archive.say(("U1", "U2"))
+    for path in archive.folder.glob("*.log"):
+        path.unlink()
+    with pytest.raises(LogBroken):
+        archive.fold()
+    assert (archive.position, archive.execute("SELECT * FROM message")) == (0, [])
+
+
+def test_a_message_that_the_database_refuses_is_kept_beside_the_log_and_the_rest_goes_on(archive: Archive) -> None:
+    archive.say(("U1", "U2"))
+    archive.fold()
+    archive.execute("UPDATE message SET seq = 3")
+    _, refused, last = archive.say(("U1", "U3"), ("U1", "U2"), ("U1", "U2"), content="kept")
+    (refused_seq, last_seq) = (refused.seq, last.seq)
+    assert (refused_seq, last_seq) == (2, 3)
+    (report,) = archive.fold()
+    assert (report.refused, report.folded) == (1, archive.log.end)
+    (line,) = (archive.folder / "refused.jsonl").read_text().splitlines()
+    error, uuid, conversation, seq, *_ = json.loads(line)
+    assert ("UNIQUE" in error, uuid, conversation, seq) == (True, int(last.uuid), "U1_U2", 3)
+    assert archive.execute("SELECT conversation, seq FROM message ORDER BY 1, 2") == [
+        ("U1_U2", 2), ("U1_U2", 3), ("U1_U3", 1),
+    ]  # fmt: skip
+    archive.say(("U1", "U2"))
+    (report,) = archive.fold()
+    assert (report.refused, archive.execute("SELECT count(*) FROM message")) == (0, [(4,)])
+
+
+# --- what the machine may forget
+
+
+def test_with_durability_the_log_is_needed_until_the_database_is_on_the_disk(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fold_module, "_CHUNK_BYTES", 1)
+    monkeypatch.setattr(fold_module, "_CHECKPOINT_BYTES", 1500)
+    for _ in range(20):
+        archive.say(("U1", "U2"))
+    kept: set[int] = set()
+    with contextlib.closing(Fold(archive.file, archive.folder, ID, is_durable=True)) as fold:
+        for report in fold.up_to(archive.log.end):
+            # Without the write-ahead log: what a power cut leaves of it at the worst.
+            bare = archive.file.with_name("bare.db")
+            shutil.copyfile(archive.file, bare)
+            with contextlib.closing(sqlite3.connect(bare)) as connection:
+                assert connection.execute("SELECT position FROM log_position").fetchone()[0] >= report.kept
+            kept.add(report.kept)
+    assert 1 < len(kept) < 20, "not with each transaction: that would cost what the log saves"
+
+
+def test_while_a_reader_holds_it_up_nothing_more_may_be_forgotten(archive: Archive) -> None:
+    archive.say(("U1", "U2"))
+    with (
+        contextlib.closing(Fold(archive.file, archive.folder, ID, is_durable=True)) as fold,
+        contextlib.closing(sqlite3.connect(archive.file, isolation_level=None)) as reader,
+    ):
+        fold._connection.execute("PRAGMA busy_timeout = 0")
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM message").fetchall()
+        (report,) = fold.up_to(archive.log.end)
+        assert (report.folded, report.kept) == (archive.log.end, 0)
+        reader.execute("COMMIT")
+        archive.say(("U1", "U2"))
+        (report,) = fold.up_to(archive.log.end)
+        assert report.kept == archive.log.end
+
+
+# --- the process
+
+
+def long_script(archive: Archive, rounds: int = 150) -> None:
+    luck = random.Random(7)
+    script: list[tuple[str, list[Any]]] = []
+    for _ in range(rounds):
+        script.append(("say", luck.choices(PAIRS, k=4)))
+        script.append(("note", [(luck.choice([*LEVELS]), luck.choice(["U1", "U2"]), luck.randrange(999))]))
+    play(archive, script)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_at_any_moment_it_ends_with_what_it_would_have_had(archive: Archive, tmp_path: Path, seed: int) -> None:
+    long_script(archive)
+    expected = archive.beside(tmp_path / "expected")
+    expected.fold()
+    luck = random.Random(seed)
+    kills = 0
+    while archive.position < archive.log.end:
+        with FoldProcess(archive) as process:
+            process.ask(archive.log.end)
+            for _ in range(luck.randrange(1, 60)):
+                report = process.report()
+                if report is None or report.folded == archive.log.end:
+                    break
+            time.sleep(luck.random() * 0.005)
+        kills += 1
+    assert kills > 3
+    assert archive.seen == expected.seen
+    assert archive.position == archive.log.end
+
+
+def test_two_processes_at_once_do_no_harm(archive: Archive, tmp_path: Path) -> None:
+    long_script(archive, 60)
+    expected = archive.beside(tmp_path / "expected")
+    expected.fold()
+    with FoldProcess(archive) as one, FoldProcess(archive) as other:
+        for process in (one, other):
+            process.ask(archive.log.end)
+        for process in (one, other):
+            process.reports_until(archive.log.end)
+            assert process.end() == 0
+    assert archive.seen == expected.seen
+
+
+def test_who_asks_the_next_process_for_what_the_last_one_did_is_answered(archive: Archive) -> None:
+    """It may have ended between its transaction and its report."""
+    archive.say(("U1", "U2"))
+    archive.fold()
+    with FoldProcess(archive) as process:
+        process.ask(archive.log.end)
+        assert [report.folded for report in process.reports_until(archive.log.end)] == [archive.log.end]
+        assert process.end() == 0
+
+
+def test_signals_that_are_meant_for_the_node_do_not_end_it(archive: Archive) -> None:
+    archive.say(("U1", "U2"))
+    with FoldProcess(archive) as process:
+        process.ask(archive.log.end)
+        process.reports_until(archive.log.end)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            process.process.send_signal(number)
+        archive.say(("U1", "U2"))
+        process.ask(archive.log.end)
+        process.reports_until(archive.log.end)
+        assert process.end() == 0
+
+
+def test_it_goes_on_by_itself_once_the_database_works_again(archive: Archive) -> None:
+    archive.say(("U1", "U2"))
+    archive.execute("ALTER TABLE message RENAME TO away")
+    with FoldProcess(archive) as process:
+        process.ask(archive.log.end)
+        report = process.report()
+        assert report is not None and "no such table: message" in report.trouble
+        archive.execute("ALTER TABLE away RENAME TO message")
+        assert not process.reports_until(archive.log.end)[-1].trouble
+        assert process.end() == 0
