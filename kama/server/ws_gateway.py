@@ -29,6 +29,7 @@ from kama.server.tasks import spawn
 from kama.server.unconfirmed import Unconfirmed
 from kama.server.websocket import Socket
 from kama.server.write_turn import WriteTurn
+from kama.server.ws_frame import text_frame
 
 log = structlog.get_logger("kama.gateway")
 
@@ -289,23 +290,27 @@ class UserConn:
             items = self._queue
             self._forget_queue()
             self._write(items)
-            self._has_moved()
+            if self._moved is not None:
+                self._has_moved()
         return True
 
     def _write(self, items: Sequence[MessageBack | bytes]) -> None:
         user_id = self.identity.user_id
-        frames: list[bytes] = []
+        made: list[bytes] = []
         for item in items:
             if isinstance(item, bytes):
-                frames.append(item)
+                made.append(text_frame(item))
             elif item.is_shown_to(user_id):
-                frames.append(item.frame)
-        if frames and not self.socket.write_frames(frames):
-            return
-        count, traffic = len(frames), self.journal.traffic
-        self.counters.written += count
-        traffic.written += count
-        traffic.written_bytes += sum(map(len, frames))
+                made.append(item.as_text_frame())
+        count = len(made)
+        if count:
+            frames = made[0] if count == 1 else b"".join(made)
+            if not self.socket.write_made(frames):
+                return
+            self.counters.written += count
+            traffic = self.journal.traffic
+            traffic.written += count
+            traffic.written_bytes += len(frames)
         if self.post_only:
             return
         if self._unconfirmed is None and self.socket.unsent == 0:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from test_ws_gateway import FakeSocket
 
 from kama.server.events import Journal
+from kama.server.ws_frame import text_frame
 from kama.server.ws_gateway import ConnLimits, UserConn
 
 _LIMITS = ConnLimits(messages=6, bytes=1000)
@@ -50,7 +51,7 @@ def test_the_sums_are_those_of_the_connections(moves: list[tuple[int, str]]) -> 
         traffic = journal.traffic
         assert traffic.queued == sum(conn.depth for conn in conns)
         assert traffic.written == sum(conn.counters.written for conn in conns)
-        assert traffic.written_bytes == len(_FRAME) * traffic.written
+        assert traffic.written_bytes == len(text_frame(_FRAME)) * traffic.written
         assert traffic.dropped == sum(conn.counters.dropped for conn in conns)
     assert [entry[1] for entry in journal.since(0)[0]] == ["dropped"] * journal.traffic.dropped
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -24,6 +24,17 @@ from kama.server.ws_gateway import ConnLimits, UserConn
 
 US, THEM = "U1", "U2"
 WELCOME = b'{"type":"system","event":"welcome"}'
+
+
+def payloads_of(frames: bytes) -> Iterator[bytes]:
+    """Of unmasked frames, one after the other (RFC 6455, section 5.2)."""
+    while frames:
+        size, start = frames[1], 2
+        if size >= 126:
+            start = 4 if size == 126 else 10
+            size = int.from_bytes(frames[2:start], "big")
+        yield frames[start : start + size]
+        frames = frames[start + size :]
 
 
 class FakeSocket:
@@ -88,6 +99,9 @@ class FakeSocket:
         if self.holds:
             self.held += sum(len(frame) + 4 for frame in frames)
         return True
+
+    def write_made(self, frames: bytes) -> bool:
+        return self.write_frames(list(payloads_of(frames)))
 
     def close_now(self, code: int, reason: str = "") -> None:
         if self.closed is None:

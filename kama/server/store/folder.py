@@ -20,7 +20,7 @@ from kama.server.tasks import cancel, spawn
 log = structlog.get_logger("kama.folder")
 
 # What gathers meanwhile shares a transaction; whoever reads does not wait for it.
-_EVERY = 0.05
+_EVERY = 0.25
 _REPORT_MAX = 64 << 20
 _RESTART_FIRST = 0.1
 _RESTART_MAX = 5.0

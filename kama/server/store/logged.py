@@ -70,7 +70,8 @@ class LoggedDatabase(Database):
         """Raises SettingsError when the database or its log cannot be opened. What was not folded yet is, before."""
         await super().open()
         log_id, folded = await self._place()
-        is_kept = not self.is_durable or await asyncio.to_thread(_checkpoint, self._file)
+        # Else a power cut could leave a log that its own database does not know.
+        is_kept = await asyncio.to_thread(_checkpoint, self._file) or not self.is_durable
         try:
             self.log.open(log_id, folded)
         except LogBroken as error:

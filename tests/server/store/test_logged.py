@@ -63,7 +63,7 @@ async def seqs_of(store: MessageStore, conversation: str = "U1_U2") -> list[int]
 
 
 async def folded_rows(database: LoggedDatabase) -> int:
-    async with database.read_folded() as connection:
+    async with Database.read(database) as connection:
         return len((await connection.execute(select(table.c.uuid))).all())
 
 
