@@ -22,8 +22,8 @@ from server_builders import THROUGH_A_DATABASE
 
 from kama.protocol import Message
 from kama.server.store import fold as fold_module
-from kama.server.store.fold import Fold
-from kama.server.store.log import LogBroken
+from kama.server.store.fold import Chunk, Fold
+from kama.server.store.log import LogBroken, read_log
 from kama.server.store.log_records import Rise
 
 PAIRS = [("U1", "U2"), ("U2", "U1"), ("U1", "U1"), ("U1", "U3"), ("U1", "G1")]
@@ -184,6 +184,32 @@ def test_a_message_that_the_database_refuses_is_kept_beside_the_log_and_the_rest
     assert (report.refused, archive.execute("SELECT count(*) FROM message")) == (0, [(4,)])
 
 
+def test_the_position_is_of_the_same_transaction_as_what_was_folded(archive: Archive) -> None:
+    archive.say(("U1", "U2"))
+    archive.execute(
+        "CREATE TRIGGER no_further BEFORE UPDATE ON log_position BEGIN SELECT RAISE(FAIL, 'no further'); END"
+    )
+    with pytest.raises(sqlite3.IntegrityError, match="no further"):
+        archive.fold()
+    assert archive.execute("SELECT * FROM message") == []
+    archive.execute("DROP TRIGGER no_further")
+    archive.fold()
+    assert archive.execute("SELECT seq FROM message") == [(1,)]
+
+
+def test_who_was_overtaken_by_another_process_changes_nothing(archive: Archive) -> None:
+    archive.say(("U1", "U2"))
+    end = archive.log.end
+    with contextlib.closing(Fold(archive.file, archive.folder, ID, is_durable=False)) as slow:
+        chunk = Chunk(read_log(archive.folder, ID, 0, end))
+        archive.say(("U1", "U2"))
+        archive.fold()
+        before = archive.seen
+        with pytest.raises(sqlite3.OperationalError, match="another process folds the same log"):
+            slow._store(chunk, 0)
+    assert (archive.seen, archive.position) == (before, archive.log.end)
+
+
 # --- what the machine may forget
 
 
@@ -253,6 +279,7 @@ def test_killed_at_any_moment_it_ends_with_what_it_would_have_had(archive: Archi
         kills += 1
     assert kills > 3
     assert archive.seen == expected.seen
+    assert not (archive.folder / "refused.jsonl").exists()
     assert archive.position == archive.log.end
 
 
@@ -267,6 +294,7 @@ def test_two_processes_at_once_do_no_harm(archive: Archive, tmp_path: Path) -> N
             process.reports_until(archive.log.end)
             assert process.end() == 0
     assert archive.seen == expected.seen
+    assert not (archive.folder / "refused.jsonl").exists()
 
 
 def test_who_asks_the_next_process_for_what_the_last_one_did_is_answered(archive: Archive) -> None:

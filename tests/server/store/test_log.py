@@ -178,6 +178,17 @@ def test_what_comes_after_a_gap_is_put_aside_and_told(tmp_path: Path, open_log: 
     assert records_in(tmp_path, log.end) == [(1, b"0"), (1, b"goes on")]
 
 
+def test_what_comes_after_a_segment_that_is_gone_is_put_aside(tmp_path: Path, open_log: OpenLog) -> None:
+    log = open_log(tmp_path, segment_bytes=1)
+    ends = [log.append(1, b"%d" % number) for number in range(3)]
+    log.close()
+    segments_in(tmp_path)[1].unlink()
+    with capture_logs():
+        log = open_log(tmp_path)
+    assert log.end == ends[0]
+    assert [int(path.stem) for path in tmp_path.glob("*.gap")] == [ends[1]]
+
+
 # --- a store and a log that were parted
 
 

@@ -157,6 +157,17 @@ async def test_a_message_that_cannot_be_written_leaves_nothing_behind(logged: Lo
     assert await seqs_of(store) == [1]
 
 
+async def test_a_start_is_over_once_the_store_has_what_was_logged(logged: LoggedDatabase, tmp_path: Path) -> None:
+    killed = tmp_path / "killed"
+    with held_up(logged):
+        await LoggedMessages(logged).insert_batch([build_record() for _ in range(3)])
+        shutil.copytree(tmp_path, killed, ignore=lambda *_: ["killed"])
+    started = LoggedDatabase(url_in(killed))
+    await started.open()
+    assert await folded_rows(started) == 3
+    await started.close()
+
+
 # --- readers
 
 
@@ -370,8 +381,10 @@ async def test_after_a_power_cut_right_after_a_start_everything_acked_is_there(t
     """The database had it from its write-ahead log alone, which the disk need not have."""
     database = LoggedDatabase(url_in(tmp_path), "disk")
     await database.open()
-    await LoggedMessages(database).insert_batch([build_record() for _ in range(3)])
-    await database.ping()
+    store = LoggedMessages(database)
+    for _ in range(3):  # the first one is brought to the disk at once, and the others much later
+        await store.insert_batch([build_record()])
+        await database.ping()
     crashed = tmp_path / "crashed"
     shutil.copytree(tmp_path, crashed, ignore=lambda *_: ["crashed"])
     await database.close()
