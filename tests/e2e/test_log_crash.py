@@ -139,7 +139,10 @@ async def test_when_too_much_waits_for_the_store_senders_are_told_and_nothing_is
             patch.setattr("kama.server.store.logged.UNFOLDED_MAX", 5)
             patch.setattr(Folder.wait, "__defaults__", (0.2,))
             for number in range(20):
+                # Each in a turn of its own: what comes within one is taken together.
                 await sender.say("U2", str(number), client_msg_id=f"m{number}")
+                while node.node.chat.counters.accepted + len(sender.of_type("error")) < number + 2:
+                    await asyncio.sleep(0.01)
             answers = await sender.wait_for_many(10, lambda frame: frame["type"] == "error")
             assert {answer["code"] for answer in answers} == {1005}
             assert 5 <= database.unfolded <= 5 + 2
