@@ -34,7 +34,7 @@ from kama.server.store.log_records import MESSAGES, PROGRESS, ProgressRecord, wr
 from kama.server.store.look_up import LookUp
 from kama.server.store.messages import Batch, MessageStore
 from kama.server.store.pairs import Pair
-from kama.server.store.progress import Progress, ProgressStore, StatusChange
+from kama.server.store.progress import Position, Progress, ProgressStore, StatusChange
 from kama.server.store.schema import log_positions
 from kama.server.traffic import HighMark
 
@@ -139,17 +139,21 @@ class LoggedDatabase(Database):
 
     # --- the doors
 
-    @asynccontextmanager
-    async def read(self) -> AsyncIterator[AsyncConnection]:
+    async def catch_up(self) -> None:
+        """Until the database has what is logged by now. Raises SQLAlchemy's TimeoutError."""
         # Not up to the log's end: what is there without being synced may still be taken back.
         await self.folder.wait(self._logged)
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        await self.catch_up()
         async with super().read() as connection:
             yield connection
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         async with self.turn:
-            await self.folder.wait(self._logged)
+            await self.catch_up()
             async with super().write() as connection:
                 yield connection
 
@@ -271,6 +275,10 @@ class LoggedProgress(ProgressStore):
         super().__init__(database)
         self._logged = database
         self._sent: Lately[int, bool] = Lately()
+
+    async def positions(self, user_id: str) -> list[Position]:
+        await self._logged.catch_up()
+        return [Position(*found) for found in await self._logged.look_up.positions(user_id)]
 
     async def apply(self, progress: Progress) -> tuple[list[StatusChange], Mapping[str, int]]:
         record = ProgressRecord(

@@ -1,4 +1,4 @@
-"""LookUp: what of a batch the database knows already, in one trip to a thread of its own.
+"""LookUp: what is asked for each batch and each login, in one trip to a thread of its own.
 
 Through SQLAlchemy it would take a transaction of several statements, each a trip of its own, which costs a lone
 message more than all the rest of its way.
@@ -7,7 +7,7 @@ message more than all the rest of its way.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from kama.protocol import encode
@@ -25,6 +25,10 @@ SELECT send_id, client_msg_id, uuid, conversation, seq FROM json_each(?) AS give
 ON send_id = json_extract(given.value, '$[0]') AND client_msg_id = json_extract(given.value, '$[1]')
 AND client_msg_id IS NOT NULL
 """
+_POSITIONS = """
+SELECT cursor.conversation, sent_seq, last_seq FROM cursor JOIN conversation USING (conversation) WHERE user_id = ?
+ORDER BY cursor.conversation
+"""
 
 
 class LookUp:
@@ -38,10 +42,18 @@ class LookUp:
         self, conversations: Collection[str], pairs: Collection[Pair]
     ) -> tuple[Mapping[str, int], Mapping[Pair, Stored]]:
         """The last seq of each conversation that has one, and where the message of each pair is that there is."""
+        seqs, places = await self._ask(_find, list(conversations), list(pairs))
+        return dict(seqs), {(send_id, key): Stored(*place) for send_id, key, *place in places}
+
+    async def positions(self, user_id: str) -> list[tuple[str, int, int]]:
+        """Conversation, the user's sent seq, and the conversation's last: of each that the user is in."""
+        found: list[tuple[str, int, int]] = await self._ask(_positions, user_id)
+        return found
+
+    async def _ask(self, question: Callable[..., Any], *arguments: Any) -> Any:
         if self._connection is None:
             self._connection = await connect(self._database, timeout=10)
-        seqs, places = await self._connection.in_thread(_find, list(conversations), list(pairs))
-        return dict(seqs), {(send_id, key): Stored(*place) for send_id, key, *place in places}
+        return await self._connection.in_thread(question, *arguments)
 
     async def close(self) -> None:
         connection, self._connection = self._connection, None
@@ -53,3 +65,7 @@ def _find(connection: sqlite3.Connection, conversations: list[str], pairs: list[
     seqs = connection.execute(_LAST_SEQS, (encode(conversations).decode(),)).fetchall() if conversations else []
     places = connection.execute(_PAIRS, (encode(pairs).decode(),)).fetchall() if pairs else []
     return seqs, places
+
+
+def _positions(connection: sqlite3.Connection, user_id: str) -> list[Any]:
+    return connection.execute(_POSITIONS, (user_id,)).fetchall()
