@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from kama.protocol import Behind, SystemFrame
@@ -24,12 +24,43 @@ class Backlog(Protocol):
 
 
 class CatchUp:
-    """Lives while a connection is behind. `write` waits until the peer takes data."""
+    """Lives while a connection is behind. `write` waits until the peer takes data.
 
-    def __init__(self, backlog: Backlog, pushed: Pushed, write: Callable[[MessageBack], Awaitable[None]]) -> None:
+    Live messages that pass by meanwhile are kept, the newest `messages` of them and at most `size` bytes: a
+    conversation in which more comes with every look into the store would otherwise never be caught up with.
+    """
+
+    def __init__(
+        self,
+        backlog: Backlog,
+        pushed: Pushed,
+        write: Callable[[MessageBack], Awaitable[None]],
+        *,
+        messages: int = 100,
+        size: int = 1 << 20,
+    ) -> None:
         self._backlog = backlog
         self._pushed = pushed
         self._write = write
+        self._kept: dict[tuple[str, int], MessageBack] = {}
+        self._kept_bytes = 0
+        self._messages = messages
+        self._size = size
+
+    def keep(self, back: MessageBack) -> None:
+        """A live message that cannot go out yet."""
+        if back.seq <= (self._pushed.last(back.conversation) or 0):
+            return
+        self._kept[back.conversation, back.seq] = back
+        self._kept_bytes += len(back.frame)
+        while len(self._kept) > self._messages or self._kept_bytes > self._size:
+            self._take(next(iter(self._kept)))  # the oldest is the first that the store has
+
+    def _take(self, place: tuple[str, int]) -> MessageBack | None:
+        back = self._kept.pop(place, None)
+        if back is not None:
+            self._kept_bytes -= len(back.frame)
+        return back
 
     async def log_in(self, user_id: str, resume: int) -> SystemFrame:
         """What the user has not been sent, oldest first and at most `resume` of each conversation.
@@ -69,14 +100,11 @@ class CatchUp:
             self._pushed.caught_up(key, target)
 
     async def _write_stored(self, key: str, after_seq: int, end: int) -> None:
-        async for back in self._stored(key, after_seq, end):
-            await self._write(back)
-
-    async def _stored(self, key: str, after_seq: int, end: int) -> AsyncIterator[MessageBack]:
         while after_seq < end:
-            page = await self._backlog.page(key, after_seq, min(_PAGE, end - after_seq))
-            for back in page:
-                yield back
+            kept = self._take((key, after_seq + 1))
+            page = [kept] if kept else await self._backlog.page(key, after_seq, min(_PAGE, end - after_seq))
             if not page:
                 return
+            for back in page:
+                await self._write(back)
             after_seq = page[-1].seq

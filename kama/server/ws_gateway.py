@@ -99,6 +99,7 @@ class UserConn:
     _queued_bytes: int = 0
     _has_turn: bool = False
     _unconfirmed: Unconfirmed | None = None  # while the transport holds something
+    _catch_up: CatchUp | None = None
     _filling: asyncio.Task[None] | None = None
     _moved: asyncio.Event | None = None  # made by who waits for the queue
 
@@ -197,6 +198,8 @@ class UserConn:
             self._enqueue(back, len(back.frame))
         elif self.pushed.is_behind:
             self._fill()
+            if self._catch_up is not None:
+                self._catch_up.keep(back)
 
     def offer_control(self, frame: bytes) -> None:
         """An ack, an error, a status: small, and nobody else will tell."""
@@ -339,10 +342,13 @@ class UserConn:
 
     def _fill(self) -> None:
         if self._filling is None and self._handle is not None:
-            self._filling = spawn(self._fill_from_store(), name=f"catch-up of {self.id}")
+            limits = self.limits
+            self._catch_up = CatchUp(
+                self.backlog, self.pushed, self._write_stored, messages=limits.messages, size=limits.bytes
+            )
+            self._filling = spawn(self._fill_from_store(self._catch_up), name=f"catch-up of {self.id}")
 
-    async def _fill_from_store(self) -> None:
-        catch_up = CatchUp(self.backlog, self.pushed, self._write_stored)
+    async def _fill_from_store(self, catch_up: CatchUp) -> None:
         try:
             if not self.pushed.is_live:
                 self.offer_control(encode(await catch_up.log_in(self.user_id, self.limits.resume)))
@@ -352,7 +358,7 @@ class UserConn:
             log.warning("connection not caught up", conn=self.id, user=self.user_id, error=repr(error))
             self.close(CloseCode.GOING_AWAY, retry_reason())
         finally:
-            self._filling = None
+            self._filling = self._catch_up = None
 
     async def _write_stored(self, back: MessageBack) -> None:
         while not self._flush():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -224,6 +225,38 @@ async def test_what_comes_while_a_gap_is_being_read_is_not_forgotten(turns: int)
             await asyncio.sleep(0)
         offer_stored(rig, back(5))
         await eventually(lambda: rig.socket.seqs() == [1, 2, 3, 4, 5])
+
+
+async def test_a_conversation_that_grows_with_every_look_into_the_store_is_caught_up_with() -> None:
+    """Whoever only read on would never end: there is always something that came meanwhile."""
+    rig = Rig()
+    rig.backlog.store(back(1), back(2))
+    read, newest, looks = rig.backlog.page, itertools.count(3), itertools.count(1)
+
+    async def page(conversation: str, after_seq: int, limit: int) -> list[MessageBack]:
+        found = await read(conversation, after_seq, limit)
+        if next(looks) <= 50:
+            offer_stored(rig, *(back(next(newest)) for _ in range(10)))
+        return found
+
+    rig.backlog.page = page  # type: ignore[method-assign]
+    async with rig.running():
+        told = rig.socket.seqs()
+        assert told == list(range(1, len(told) + 1))
+        assert next(looks) < 5
+
+
+async def test_what_is_kept_while_it_catches_up_is_bounded_and_the_rest_is_read() -> None:
+    rig = Rig(ConnLimits(messages=4))
+    rig.backlog.store(back(1))
+    rig.socket.can_write = False
+    async with rig.running(caught_up=False):
+        offer_stored(rig, *map(back, range(2, 40)))
+        assert rig.conn._catch_up is not None and len(rig.conn._catch_up._kept) == 4
+        rig.socket.can_write = True
+        rig.conn.on_writable()
+        await eventually(lambda: rig.has_event("caught_up"))
+        assert rig.socket.seqs() == list(range(1, 40))
 
 
 async def test_a_connection_that_looks_again_finds_what_it_was_not_told_of() -> None:
