@@ -21,7 +21,7 @@ from benchmarks.servers import KEEPER
 from kama.protocol import ChatMessageRequest, build_message, conversation_id
 from kama.server.app import Node, NodeServer, build_app, server_config
 from kama.server.auth import Identity
-from kama.server.message_back import MessageBack
+from kama.server.message_back import MessageBack, message_back
 from kama.server.tasks import spawn
 from kama.server.websocket import SocketOwner
 from kama.server.ws_gateway import ConnLimits, UserConn
@@ -143,14 +143,15 @@ class Crowd:
         request = ChatMessageRequest(type=0, send_id=send_id, receive_id=receive_id, content=_CONTENT)
         node.chat.counters.stored += 1
         journal.stored(uuid, conversation, seq, 20, 3.0, "")
-        await node.delivery.deliver(conversation, build_message(request, uuid, seq, time.time_ns() // 1_000_000))
+        message = build_message(request, uuid, seq, time.time_ns() // 1_000_000)
+        await node.delivery.deliver(message_back(conversation, message, live=True))
 
-    def _sent(self, conn: UserConn, back: MessageBack, advance: bool) -> None:
-        if back.counts_as_sent_to(conn.user_id):
+    def _sent(self, user_id: str, back: MessageBack, advance: bool, connection: str) -> None:
+        if back.counts_as_sent_to(user_id):
             journal = self._node.journal
-            journal.written(back.uuid, conn.user_id, conn.id, back.accepted_ms, live=back.live)
+            journal.written(back.uuid, user_id, connection, back.accepted_ms, live=back.live)
             journal.traffic.sent += 1
-            journal.risen("sent", back.uuid, back.conversation, back.seq, conn.user_id)
+            journal.risen("sent", back.uuid, back.conversation, back.seq, user_id)
 
 
 def _ignore(conn: UserConn, frame: bytes) -> None:

@@ -8,16 +8,19 @@ import time
 from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Any
 
+from msgspec import Raw
+
 from benchmarks.scale.announced import announced, long_lives, of_node, user_ids
 from benchmarks.scale.places import Places, RedisMeter, new_name
 from benchmarks.scale.sizes import Sizes
 from benchmarks.scale.table import Table, median, p99
-from kama.protocol import ChatMessageRequest, Message, build_message
+from kama.protocol import ChatMessageRequest, build_message
 from kama.server.broker import Record
 from kama.server.channel_broker import ChannelBroker
 from kama.server.delivery import Delivery
 from kama.server.kafka_broker import KafkaBroker
 from kama.server.membership import Membership
+from kama.server.message_back import MessageBack, message_back
 from kama.server.peers import Delivered, Peers
 from kama.server.registry import ClientRegistry
 from kama.settings import KafkaSettings
@@ -67,7 +70,7 @@ async def _tell(directory: Any, meter: RedisMeter, users: Sequence[str], batch: 
     registry = ClientRegistry(1, 1, "allow")
     membership = _membership(members)
     peers = Peers(directory, broker, registry, Delivery(registry, membership), membership)
-    events = [(members, Delivered(_GROUP, _message(users[0], seq))) for seq in range(1, batch + 1)]
+    events = [(members, Delivered(_GROUP, Raw(_back(users[0], seq).frame))) for seq in range(1, batch + 1)]
     await peers.tell(events)
     broker.records = broker.bytes = 0
     await meter.start()
@@ -87,9 +90,9 @@ def _membership(members: frozenset[str]) -> Membership:
     return Membership(load)
 
 
-def _message(sender: str, seq: int) -> Message:
+def _back(sender: str, seq: int) -> MessageBack:
     request = ChatMessageRequest(type=0, content=_CONTENT, send_id=sender, receive_id=_GROUP, client_msg_id=f"m{seq}")
-    return build_message(request, seq, seq, 1_800_000_000_000 + seq)
+    return message_back(_GROUP, build_message(request, seq, seq, 1_800_000_000_000 + seq), live=True)
 
 
 async def _scans(sizes: Sizes) -> Table:
@@ -98,11 +101,11 @@ async def _scans(sizes: Sizes) -> Table:
     registry = ClientRegistry(1, 1, "allow")
     for members in sizes.members:
         delivery = Delivery(registry, _membership(frozenset(user_ids(members))))
-        message = _message("U1", 1)
-        await delivery.deliver(_GROUP, message)
+        back = _back("U1", 1)
+        await delivery.deliver(back)
         began = time.process_time()
         for _ in range(100):
-            await delivery.deliver(_GROUP, message)
+            await delivery.deliver(back)
         table.add(members, (time.process_time() - began) / 100 * 1e6)
     return table
 

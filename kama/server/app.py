@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import gc
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -31,7 +32,6 @@ from kama.server.kafka_records import NODES
 from kama.server.limits import TokenBuckets
 from kama.server.logs import configure_logs
 from kama.server.membership import Membership
-from kama.server.message_back import MessageBack
 from kama.server.metrics import metrics_registry
 from kama.server.node_view import NodeView
 from kama.server.peers import Peers
@@ -117,7 +117,7 @@ class Node:
             TokenBuckets(_REFUSALS_PER_SECOND, _REFUSALS_AT_ONCE),
             self.journal,
         )
-        self._sent, self._left, self._turn = self._mark_sent, self.sessions.left, WriteTurn()
+        self._left, self._turn = self.sessions.left, WriteTurn()
         self._backlog = StoreBacklog(self.messages, self.progress)
         self._conn_limits = ConnLimits(limits.channel_size, limits.send_back_max_bytes, limits.resume_max)
         self._welcome = self._welcome_frame()
@@ -148,7 +148,7 @@ class Node:
             welcome=self._welcome,
             backlog=self._backlog,
             limits=self._conn_limits,
-            sent=self._sent,
+            sent=self.status.mark_sent,
             closed=self._left,
             device=device,
             address=address,
@@ -160,9 +160,6 @@ class Node:
     def check_open(self) -> None:
         if self.draining:
             raise Busy("the node is shutting down: go to another one, or come back later")
-
-    def _mark_sent(self, conn: UserConn, back: MessageBack, advance: bool) -> None:
-        self.status.mark_sent(conn.user_id, back, advance, conn.id)
 
     def _directory(self) -> Directory:
         settings, limits = self.settings, self.settings.limits
@@ -405,10 +402,19 @@ def _listen(host: str, port: int) -> socket.socket:
 def serve(settings: Settings, tokens: TokenKeeper, on_started: Callable[[str], None]) -> None:
     """Blocks until the node has ended. `on_started` is told its URL once it listens."""
     configure_logs(settings.log.level, settings.log.format)
+    _spare_collector()
     _raise_file_limit(settings.limits.connections)
     loop_factory = uvicorn.Config(Starlette(), log_config=None).get_loop_factory()
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(run(settings, tokens, on_started))
+
+
+def _spare_collector() -> None:
+    """What is imported stays, and what a message makes is gone with it: the collector has little to find, and looks for
+    it through all that is there."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 def _raise_file_limit(connections: int) -> None:

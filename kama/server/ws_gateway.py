@@ -71,8 +71,8 @@ class ConnCounters:
 
 @dataclass(eq=False, slots=True)
 class UserConn:
-    """Made by the login handler, started by Sessions. `sent(conn, message, advance)` is told of each message that left
-    this process; `advance`: and so did everything before it. `closed` is told once, by whoever ends it first.
+    """Made by the login handler, started by Sessions. `sent(user_id, message, advance, id)` is told of each message
+    that left this process; `advance`: and so did everything before it. `closed` is told once, by whoever ends it first.
     `turn` is the node's."""
 
     id: str
@@ -81,7 +81,7 @@ class UserConn:
     welcome: bytes
     backlog: Backlog
     limits: ConnLimits
-    sent: Callable[[UserConn, MessageBack, bool], None]
+    sent: Callable[[str, MessageBack, bool, str], None]
     closed: Callable[[UserConn], None]
     device: str = ""
     address: str = ""
@@ -322,10 +322,10 @@ class UserConn:
             self._report_later(items)
 
     def _report(self, items: Sequence[MessageBack | bytes]) -> None:
-        sent, advances = self.sent, self.pushed.advances
+        user_id, sent, advances = self.identity.user_id, self.sent, self.pushed.advances
         for item in items:
             if not isinstance(item, bytes):
-                sent(self, item, advances(item))
+                sent(user_id, item, advances(item), self.id)
 
     def _report_later(self, items: Sequence[MessageBack | bytes]) -> None:
         if self._unconfirmed is None:
@@ -333,7 +333,7 @@ class UserConn:
         self._unconfirmed.add(items)
 
     def _report_one(self, back: MessageBack) -> None:
-        self.sent(self, back, self.pushed.advances(back))
+        self.sent(self.user_id, back, self.pushed.advances(back), self.id)
 
     def _all_confirmed(self) -> None:
         self._unconfirmed = None

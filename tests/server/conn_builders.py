@@ -31,7 +31,7 @@ def build_conn(user_id: str = "U1", *, since: float | None = None, post_only: bo
         welcome=b"{}",
         backlog=FakeBacklog(),
         limits=ConnLimits(),
-        sent=lambda conn, back, advance: None,
+        sent=lambda user_id, back, advance, conn_id: None,
         closed=lambda conn: None,
         post_only=post_only,
         turn=ByHand(),

@@ -155,7 +155,7 @@ class Rig:
             welcome=WELCOME,
             backlog=self.backlog,
             limits=limits or ConnLimits(),
-            sent=lambda conn, message, advance: self.sent.append((message.seq, advance)),
+            sent=lambda user_id, message, advance, conn_id: self.sent.append((message.seq, advance)),
             closed=self.ended.append,
             post_only=post_only,
         )
