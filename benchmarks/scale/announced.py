@@ -63,6 +63,7 @@ async def announced(url: str, number: int, users: Iterable[str] = ()) -> AsyncIt
         multi_login="allow",
         resync=_nothing,
         sweep=_sweep_nothing,
+        renumber=lambda _number: None,
     )
     try:
         await directory._beat()

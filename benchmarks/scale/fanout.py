@@ -19,6 +19,7 @@ from kama.server.broker import Record
 from kama.server.channel_broker import ChannelBroker
 from kama.server.delivery import Delivery
 from kama.server.kafka_broker import KafkaBroker
+from kama.server.kafka_topics import inbox_topic
 from kama.server.membership import Membership
 from kama.server.message_back import MessageBack, message_back
 from kama.server.peers import Delivered, Peers
@@ -119,8 +120,9 @@ async def _transport(places: Places, sizes: Sizes) -> list[Table]:
         ("what", "p50 ms", "p99 ms", "node us", "Kafka us"),
     )
     sweeps = Table("The sweep of inboxes, each node every 60 s", ("inboxes", "ms", "node ms", "Kafka ms"))
+    topic = new_name("scale")
     broker = KafkaBroker(
-        KafkaSettings(bootstrap_servers=places.kafka, topic=new_name("scale"), group=new_name("scale"), partitions=1),
+        KafkaSettings(bootstrap_servers=places.kafka, topic=topic, group=new_name("scale"), partitions=1),
         node="here",
         in_flight=100,
         alone=False,
@@ -135,7 +137,7 @@ async def _transport(places: Places, sizes: Sizes) -> list[Table]:
         made = 0
         for count in sizes.inboxes:
             for number in range(made, count):
-                await broker.create_topic(broker._inbox_topic(f"n{number}"), partitions=1)
+                await broker._topics.create(inbox_topic(topic, f"n{number}"), partitions=1, config={})
             made = count
             alive = ["here", *(f"n{number}" for number in range(count))]
             sweeps.add(count, *await _sweep(places, broker, alive))
