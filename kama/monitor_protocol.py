@@ -153,6 +153,8 @@ EventKind = Literal[
     "opened", "closed", "action", "alert",
 ]  # fmt: skip
 FAILURES: frozenset[EventKind] = frozenset({"refused", "dropped", "not_stored", "undeliverable", "alert"})
+# What a person has done is as rare, and is looked for.
+NEVER_SAMPLED: frozenset[EventKind] = FAILURES | {"action"}
 
 
 class Event(Struct, kw_only=True, omit_defaults=True):
@@ -233,7 +235,7 @@ class ClientQuery(Struct, kw_only=True):
 
 
 class EventQuery(Struct, kw_only=True):
-    """Which events to show, and how many a second at most; those of FAILURES come on top, all of them."""
+    """Which events to show, and how many a second at most; those of NEVER_SAMPLED come on top, all of them."""
 
     per_second: Annotated[int, Meta(ge=0, le=1000)] = 100
     filter: Annotated[str, Meta(max_length=500)] = ""

@@ -12,8 +12,8 @@ from kama.monitor_protocol import Event, EventQuery
 from kama.server.events import (
     Journal,
     build_event,
-    is_failure_entry,
-    is_failure_event,
+    is_never_sampled_entry,
+    is_never_sampled_event,
     sample,
     subject_of_entry,
     subject_of_event,
@@ -61,7 +61,7 @@ class EventFeed:
         self._taken_at = now
         if not self._query.filter:
             # Most are not shown: what is not, is not built either.
-            chosen = sample(entries, most, is_failure_entry, subject_of_entry)
+            chosen = sample(entries, most, is_never_sampled_entry, subject_of_entry)
             items = [build_event(entry, self._node) for entry in chosen]
             return Taken(items, len(entries) - len(items), lost)
         passed: list[Event] = []
@@ -69,5 +69,5 @@ class EventFeed:
             built = (build_event(entry, self._node) for entry in entries[start : start + _CHUNK])
             passed += [event for event in built if self._passes(event)]
             await asyncio.sleep(0)
-        items = sample(passed, most, is_failure_event, subject_of_event)
+        items = sample(passed, most, is_never_sampled_event, subject_of_event)
         return Taken(items, len(passed) - len(items), lost)

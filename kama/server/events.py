@@ -1,8 +1,8 @@
 """The journal: what happened lately on this node, for whoever looks. The hot path appends a tuple and goes on.
 
 An entry is (Unix nanoseconds, kind, uuid or 0, and the kind's own values): scalars only, so that nothing is kept
-alive by it and the garbage collector passes it by. It becomes an Event when somebody looks. Failures are kept in a
-ring of their own as well, where a flood of the ordinary does not push them out.
+alive by it and the garbage collector passes it by. It becomes an Event when somebody looks. Failures, and what
+people did, are kept in a ring of their own as well, where a flood of the ordinary does not push them out.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from kama.monitor_protocol import FAILURES, Event, EventKind
+from kama.monitor_protocol import NEVER_SAMPLED, Event, EventKind
 from kama.server.traffic import Traffic
 
 _RING = 20_000
-_FAILURES = 2_000
+_RARE = 2_000
 _WORD = (1 << 64) - 1
 
 Entry = tuple[Any, ...]
@@ -49,7 +49,7 @@ class Journal:
     def __init__(self, *, clock_ns: Callable[[], int] = time.time_ns) -> None:
         self._clock_ns = clock_ns
         self._ring: deque[Entry] = deque(maxlen=_RING)
-        self._failures: deque[tuple[int, Entry]] = deque(maxlen=_FAILURES)
+        self._rare: deque[tuple[int, Entry]] = deque(maxlen=_RARE)
         self._append = self._ring.append
         self._started_ns = clock_ns()
         self.count = 0
@@ -94,16 +94,16 @@ class Journal:
         self._append((self._clock_ns(), status, uuid, conversation, seq, user_id))
 
     def refused(self, user_id: str, connection: str, code: int, text: str) -> None:
-        self._add_failure((self._clock_ns(), "refused", 0, user_id, connection, int(code), text))
+        self._add_rare((self._clock_ns(), "refused", 0, user_id, connection, int(code), text))
 
     def dropped(self, user_id: str, connection: str, text: str) -> None:
-        self._add_failure((self._clock_ns(), "dropped", 0, user_id, connection, text))
+        self._add_rare((self._clock_ns(), "dropped", 0, user_id, connection, text))
 
     def not_stored(self, uuid: int, conversation: str, text: str) -> None:
-        self._add_failure((self._clock_ns(), "not_stored", uuid, conversation, text))
+        self._add_rare((self._clock_ns(), "not_stored", uuid, conversation, text))
 
     def undeliverable(self, uuid: int, receive_id: str) -> None:
-        self._add_failure((self._clock_ns(), "undeliverable", uuid, receive_id))
+        self._add_rare((self._clock_ns(), "undeliverable", uuid, receive_id))
 
     def opened(self, user_id: str, connection: str, address: str) -> None:
         self._add((self._clock_ns(), "opened", 0, user_id, connection, address))
@@ -112,18 +112,18 @@ class Journal:
         self._add((self._clock_ns(), "closed", 0, user_id, connection, int(code), reason))
 
     def action(self, user_id: str, text: str) -> None:
-        self._add((self._clock_ns(), "action", 0, user_id, text))
+        self._add_rare((self._clock_ns(), "action", 0, user_id, text))
 
     def alert(self, text: str) -> None:
-        self._add_failure((self._clock_ns(), "alert", 0, text))
+        self._add_rare((self._clock_ns(), "alert", 0, text))
 
     def _add(self, entry: Entry) -> None:
         self.count += 1
         self._append(entry)
 
-    def _add_failure(self, entry: Entry) -> None:
+    def _add_rare(self, entry: Entry) -> None:
         self._add(entry)
-        self._failures.append((self.count, entry))
+        self._rare.append((self.count, entry))
 
     # --- what others read
 
@@ -142,7 +142,7 @@ class Journal:
         if new == kept:
             return entries, 0
         first = self.count - kept
-        saved = [entry for number, entry in self._failures if count < number <= first]
+        saved = [entry for number, entry in self._rare if count < number <= first]
         return saved + entries, new - kept - len(saved)
 
     def of_message(self, uuid: int) -> list[Entry]:
@@ -196,8 +196,8 @@ def _thin(entries: list[Any], most: int, is_failure: Callable[[Any], bool]) -> l
     return thinned
 
 
-def is_failure_entry(entry: Entry) -> bool:
-    return entry[1] in FAILURES
+def is_never_sampled_entry(entry: Entry) -> bool:
+    return entry[1] in NEVER_SAMPLED
 
 
 def subject_of_entry(entry: Entry) -> int:
@@ -209,5 +209,5 @@ def subject_of_event(event: Event) -> int:
     return int(event.uuid) if event.uuid else hash(event.user_id)
 
 
-def is_failure_event(event: Event) -> bool:
-    return event.kind in FAILURES
+def is_never_sampled_event(event: Event) -> bool:
+    return event.kind in NEVER_SAMPLED

@@ -31,13 +31,14 @@ async def test_no_more_than_asked_for_come_in_a_second_and_the_rest_is_counted()
     assert (len(taken.items) + taken.sampled_out, taken.lost) == (100, 0)
 
 
-async def test_failures_come_on_top() -> None:
+async def test_failures_and_what_people_did_come_on_top() -> None:
     feeding = Feeding(per_second=0)
     feeding.note(10)
     feeding.journal.alert("store: failing")
     feeding.journal.dropped("U1", "c1", "full")
+    feeding.journal.action("Uadmin", "kicked U2")
     taken = await feeding.feed.take()
-    assert ([event.kind for event in taken.items], taken.sampled_out) == (["alert", "dropped"], 10)
+    assert ([event.kind for event in taken.items], taken.sampled_out) == (["alert", "dropped", "action"], 10)
 
 
 async def test_nothing_comes_twice() -> None:

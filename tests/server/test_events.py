@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kama.monitor_protocol import Event
-from kama.server.events import Journal, build_event, is_failure_entry, sample
+from kama.server.events import Journal, build_event, is_never_sampled_entry, sample
 from kama.server.snowflake import Snowflake
 
 
@@ -146,7 +146,7 @@ def test_only_live_messages_say_how_long_delivery_takes() -> None:
 @given(st.lists(st.booleans(), max_size=300), st.integers(0, 50))
 def test_a_sample_keeps_all_failures_the_order_and_the_bound(failed: list[bool], most: int) -> None:
     entries = [(number, "alert" if failure else "sent") for number, failure in enumerate(failed)]
-    chosen = sample(entries, most, is_failure_entry, lambda entry: entry[0])
+    chosen = sample(entries, most, is_never_sampled_entry, lambda entry: entry[0])
     ordinary = [entry for entry in chosen if entry[1] == "sent"]
     assert [entry for entry in chosen if entry[1] == "alert"] == [entry for entry in entries if entry[1] == "alert"]
     assert len(ordinary) <= most
@@ -161,7 +161,7 @@ def test_a_message_is_sampled_from_its_beginning_to_its_end() -> None:
     shown: list[set[int]] = []
     for step, count in (("accepted", 4000), ("stored", 3900), ("sent", 3800)):
         entries = [(number, step, uuid) for number, uuid in enumerate(messages[:count])]
-        shown.append({uuid for _, _, uuid in sample(entries, 1500, is_failure_entry, lambda entry: entry[2])})
+        shown.append({uuid for _, _, uuid in sample(entries, 1500, is_never_sampled_entry, lambda entry: entry[2])})
     assert 700 < len(shown[0]) <= 1500
     assert shown[0] >= shown[1] >= shown[2]
     assert shown[2] == shown[0] & set(messages[:3800])
@@ -169,5 +169,5 @@ def test_a_message_is_sampled_from_its_beginning_to_its_end() -> None:
 
 def test_what_is_over_the_bound_is_left_out_evenly() -> None:
     entries = [(number, "sent") for number in range(1000)]
-    chosen = [number for number, _ in sample(entries, 10, is_failure_entry, lambda entry: 0)]
+    chosen = [number for number, _ in sample(entries, 10, is_never_sampled_entry, lambda entry: 0)]
     assert {after - before for before, after in zip(chosen, chosen[1:], strict=False)} == {100}
