@@ -55,6 +55,11 @@ class MessageBroker(Protocol):
         ...
 
     @property
+    def waiting(self) -> int:
+        """Of these, those that take room from others: what `publish` is bounded by."""
+        ...
+
+    @property
     def trouble(self) -> str:
         """What does not work now, as far as it is known without asking; empty while nothing fails."""
         ...

@@ -33,6 +33,10 @@ class ChannelBroker:
     def depth(self) -> int:
         return len(self._records) + self._in_hand
 
+    @property
+    def waiting(self) -> int:
+        return 0 if self._is_idle else len(self._records)
+
     async def start(self) -> None:
         """Nothing to start: the queue is there."""
 

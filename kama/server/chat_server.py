@@ -116,6 +116,11 @@ class ChatServer:
         return self._broker.depth
 
     @property
+    def waiting(self) -> int:
+        """Messages in the transmit queue."""
+        return self._broker.waiting
+
+    @property
     def is_consuming(self) -> bool:
         return self._consumer is not None and not self._consumer.done()
 
@@ -161,7 +166,7 @@ class ChatServer:
 
     def _note_accepted(self, record: Record, connection: str) -> None:
         self.counters.accepted += 1
-        self.mark.see(self._broker.depth)
+        self.mark.see(self._broker.waiting)
         request = record.request
         size = len(request.content) + len(request.av_data)
         self._journal.accepted(

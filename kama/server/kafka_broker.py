@@ -106,6 +106,10 @@ class KafkaBroker:
         return self._in_flight + self._in_hand
 
     @property
+    def waiting(self) -> int:
+        return self.depth
+
+    @property
     def poisoned(self) -> int:
         """Records that were no messages."""
         return self._dead_letters.count

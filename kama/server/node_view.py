@@ -57,7 +57,7 @@ class NodeView:
             written=traffic.written,
             dropped=traffic.dropped,
             connections=len(parts.registry),
-            transmit=parts.chat.depth,
+            transmit=parts.chat.waiting,
             send_back=traffic.queued,
             status=parts.status.depth,
         )
@@ -105,7 +105,7 @@ class NodeView:
         parts = self._parts
         traffic = parts.journal.traffic
         queues: dict[str, tuple[HighMark, Callable[[], int], int]] = {
-            "transmit": (parts.chat.mark, lambda: parts.chat.depth, parts.settings.limits.channel_size),
+            "transmit": (parts.chat.mark, lambda: parts.chat.waiting, parts.settings.limits.channel_size),
             "send_back": (traffic.queued_mark, lambda: traffic.queued, 0),
             "status": (parts.status.mark, lambda: parts.status.depth, 0),
             "cache": (parts.cache.mark, lambda: parts.cache.depth, CACHE_TASKS),
