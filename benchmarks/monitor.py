@@ -182,7 +182,7 @@ def _token() -> str:
 
 
 def growth(node: BusyNode, minutes: float) -> list[Figure]:
-    """Of dashboard and node, over the last two thirds of that time."""
+    """Of dashboard and node, over the last two thirds of that time; of the last half, where both are full by then."""
     columns, rows = SIZES[0]
     at: list[float] = []
     resident: dict[str, list[float]] = {"dashboard": [], "node": []}
@@ -194,7 +194,7 @@ def growth(node: BusyNode, minutes: float) -> list[Figure]:
             resident["dashboard"].append(dashboard.resident_kib())
             resident["node"].append(node.resident_kib())
             time.sleep(_SAMPLE_S)
-    warm = len(at) // 3
+    warm = len(at) // 2 if minutes >= _FULL_MIN else len(at) // 3
     budget = 100.0 if minutes >= _FULL_MIN else None
     return [
         Figure(f"{who} growth over {minutes:g} min", "KiB/min", [slope(at[warm:], kib[warm:])], budget)
