@@ -58,6 +58,9 @@ class Nowhere:
     def write_frames(self, frames: Sequence[bytes]) -> bool:
         return self.ended is None
 
+    def write_made(self, frames: bytes) -> bool:
+        return self.ended is None
+
     def close_now(self, code: int, reason: str = "") -> None:
         self.ended = self.ended or (code, reason)
 
