@@ -152,6 +152,8 @@ class LoggedDatabase(Database):
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
+        # Before its turn as well: a database that does not follow holds up nobody but who writes to it.
+        await self.catch_up()
         async with self.turn:
             await self.catch_up()
             async with super().write() as connection:
