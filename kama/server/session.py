@@ -19,7 +19,6 @@ from kama.protocol import (
     PullFrame,
     ReadFrame,
     SystemFrame,
-    conversation_id,
     decode_frame,
     encode,
     error_frame,
@@ -167,12 +166,11 @@ class Sessions:
             conn.expiry.schedule()
 
     async def _on_receipt(self, conn: UserConn, uuid: str, status: MessageStatus) -> None:
-        message = await self._store.find(int(uuid)) if uuid.isascii() and uuid.isdigit() and len(uuid) < 20 else None
-        if message is None:
+        place = await self._store.place(int(uuid)) if uuid.isascii() and uuid.isdigit() and len(uuid) < 20 else None
+        if place is None:
             raise NotFound(f"expected the uuid of a message, got {uuid[:24]!r}", field="uuid")
-        conversation = conversation_id(message.send_id, message.receive_id)
-        await self._check_access(conn.user_id, conversation, field="uuid")
-        self._status.mark_received(conn.user_id, conversation, message.seq, status)
+        await self._check_access(conn.user_id, place.conversation, field="uuid")
+        self._status.mark_received(conn.user_id, place.conversation, place.seq, status)
 
     async def _on_pull(self, conn: UserConn, frame: PullFrame) -> None:
         await self._check_access(conn.user_id, frame.conversation, field="conversation")
