@@ -148,7 +148,7 @@ async def test_the_most_that_waited_is_shown_to_each_watcher(node: RunningNode) 
 
             def waited(watch: Watch = watch) -> bool:
                 nodes = [each for frame in watch.of(Delta) for each in frame.nodes]
-                return any(each.queues["transmit"].high for each in nodes)
+                return any(each.queues["status"].high for each in nodes)
 
             await watch.wait_for(waited)
 

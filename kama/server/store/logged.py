@@ -69,6 +69,7 @@ class LoggedDatabase(Database):
     async def open(self) -> None:
         """Raises SettingsError when the database or its log cannot be opened. What was not folded yet is, before."""
         await super().open()
+        await self.look_up.open()
         log_id, folded = await self._place()
         # Else a power cut could leave a log that its own database does not know.
         is_kept = await asyncio.to_thread(_checkpoint, self._file) or not self.is_durable

@@ -50,9 +50,12 @@ class LookUp:
         found: list[tuple[str, int, int]] = await self._ask(_positions, user_id)
         return found
 
+    async def open(self) -> None:
+        self._connection = await connect(self._database, timeout=10)
+
     async def _ask(self, question: Callable[..., Any], *arguments: Any) -> Any:
         if self._connection is None:
-            self._connection = await connect(self._database, timeout=10)
+            raise RuntimeError("the database is not open: await open() first")
         return await self._connection.in_thread(question, *arguments)
 
     async def close(self) -> None:
