@@ -100,16 +100,19 @@ Text255 = Annotated[str, Meta(max_length=255)]
 
 
 class ChatMessageRequest(Struct, kw_only=True):
-    """One message as a client sends it. Column sizes are upstream's; `client_msg_id` is ours."""
+    """One message as a client sends it. Column sizes are upstream's; `client_msg_id` is ours.
+
+    That the ids are ids, `decode_frame` sees to.
+    """
 
     session_id: Text20 = ""
     type: Annotated[int, Meta(ge=0, le=3)]
     content: str = ""
     url: Text255 = ""
-    send_id: UserId
+    send_id: str
     send_name: Text20 = ""
     send_avatar: Text255 = ""
-    receive_id: UserOrGroup
+    receive_id: str
     file_size: Text20 = ""
     file_type: Text50 = ""
     file_name: Text50 = ""
@@ -142,7 +145,14 @@ class PingFrame(Struct, tag="ping"):
 ControlFrame = AuthFrame | DeliveredFrame | ReadFrame | PullFrame | PingFrame
 CONTROL_TYPES = ("auth", "delivered", "read", "pull", "ping")
 
+
+class _StrictRequest(ChatMessageRequest, kw_only=True):
+    send_id: UserId
+    receive_id: UserOrGroup
+
+
 _chat_decoder = msgspec.json.Decoder(ChatMessageRequest)
+_strict_decoder = msgspec.json.Decoder(_StrictRequest)
 _control_decoder = msgspec.json.Decoder(ControlFrame)
 _encoder = msgspec.json.Encoder()
 encode = _encoder.encode
@@ -161,11 +171,29 @@ def decode_frame(data: bytes) -> ChatMessageRequest | ControlFrame:
     frame: ChatMessageRequest | ControlFrame
     try:
         frame = _chat_decoder.decode(data)
+        if frame.send_id not in _known_senders or frame.receive_id not in _known_ids:
+            _check_ids(frame, data)
     except UNREADABLE as error:
         frame = _decode_other(data, error)
     if b"\\u0000" in data:
         _refuse_nul(frame)
     return frame
+
+
+# Ids that were seen and are right: a pattern takes as long as the rest of a frame.
+_known_senders: set[str] = set()
+_known_ids: set[str] = set()
+_KNOWN_IDS_MAX = 100_000
+
+
+def _check_ids(frame: ChatMessageRequest, data: bytes) -> None:
+    """Raises msgspec's ValidationError, as if the patterns were the request's."""
+    if not is_user_id(frame.send_id) or not (is_user_id(frame.receive_id) or is_group_id(frame.receive_id)):
+        _strict_decoder.decode(data)
+    for known, value in ((_known_senders, frame.send_id), (_known_ids, frame.receive_id)):
+        if len(known) >= _KNOWN_IDS_MAX:
+            known.clear()
+        known.add(value)
 
 
 def decode_request(data: bytes) -> ChatMessageRequest:

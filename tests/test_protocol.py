@@ -575,3 +575,20 @@ def test_close_codes_that_mean_come_back_are_apart_from_those_that_do_not() -> N
     assert {int(code) for code in stay_away} == {4001, 4002, 4003, 4009}
     ours = {int(code) for code in CloseCode if code >= 4000}
     assert ours == {4001, 4002, 4003, 4005, 4008, 4009, 4010}
+
+
+def test_a_group_that_was_written_to_is_still_no_sender() -> None:
+    decode_frame(b'{"type":0,"send_id":"U1","receive_id":"Gseen"}')
+    with pytest.raises(BadFrame) as caught:
+        decode_frame(b'{"type":0,"send_id":"Gseen","receive_id":"U1"}')
+    assert caught.value.field == "send_id"
+    assert decode_frame(b'{"type":0,"send_id":"U1","receive_id":"Gseen"}')
+
+
+def test_what_is_no_id_is_refused_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kama.protocol._KNOWN_IDS_MAX", 2)
+    for number in range(5):
+        assert decode_frame(b'{"type":0,"send_id":"U1","receive_id":"U%d"}' % number)
+        for wrong in (b"U", b"X1", b"U 1", b"U" + 20 * b"x"):
+            with pytest.raises(BadFrame):
+                decode_frame(b'{"type":0,"send_id":"U1","receive_id":"%s"}' % wrong)

@@ -49,6 +49,7 @@ class FakeSocket:
         self.closed: tuple[int, str] | None = None
         self.ended: tuple[int, str] | None = None
         self.holds = False
+        self.writes = 0
         self.held = 0
         self.cut_off = False
         self._can_write = True
@@ -102,6 +103,7 @@ class FakeSocket:
         return True
 
     def write_made(self, frames: bytes) -> bool:
+        self.writes += 1
         return self.write_frames(list(payloads_of(frames)))
 
     def close_now(self, code: int, reason: str = "") -> None:
@@ -195,6 +197,30 @@ async def test_the_welcome_comes_first_and_the_backlog_before_what_is_live() -> 
         await eventually(lambda: rig.has_event("caught_up"))
     events = [frame.get("event") or frame["seq"] for frame in rig.socket.frames]
     assert events == ["welcome", 1, 2, 3, "caught_up"]
+
+
+async def test_the_first_message_of_a_turn_goes_out_at_once_and_the_others_together() -> None:
+    async with Rig().running() as rig:
+        rig.socket.frames.clear()
+        writes = rig.socket.writes
+        offer_stored(rig, *map(back, range(1, 6)))
+        assert rig.socket.seqs() == [1]
+        await eventually(lambda: rig.socket.seqs() == [1, 2, 3, 4, 5])
+        assert rig.socket.writes - writes == 2
+        offer_stored(rig, back(6))
+        assert rig.socket.seqs()[-1] == 6
+        assert [seq for seq, _ in rig.sent] == [1, 2, 3, 4, 5, 6]
+
+
+async def test_an_echo_that_an_ack_follows_goes_out_together_with_it() -> None:
+    async with Rig().running() as rig:
+        writes = rig.socket.writes
+        echo = replace(back(1), send_id=US, receive_id=THEM, has_client_id=True)
+        offer_stored(rig, echo)
+        rig.conn.offer_control(b'{"type":"ack"}')
+        assert rig.socket.writes == writes
+        await eventually(lambda: rig.socket.frames[-1] == {"type": "ack"})
+        assert rig.socket.writes == writes + 1
 
 
 async def test_a_message_that_was_pushed_is_not_pushed_again() -> None:
