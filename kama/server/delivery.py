@@ -42,15 +42,14 @@ class Delivery:
         return (receive_id,) if send_id == receive_id else (receive_id, send_id)
 
     def _offer(self, back: MessageBack, users: Collection[str]) -> Collection[str]:
-        online = depth = 0
         connections_of = self._registry.get
-        for user_id in users:
-            for conn in connections_of(user_id):
-                conn.offer(back)
-                online += 1
-                depth = max(depth, conn.depth)
-        self.offered += online
-        self._journal.routed(back.uuid, back.conversation, back.seq, len(users), online, depth)
+        online = [conn for user_id in users for conn in connections_of(user_id)]
+        # Noted before: the first that a connection is offered in a turn of the loop is written at once.
+        depth = max([conn.depth for conn in online], default=0)
+        self._journal.routed(back.uuid, back.conversation, back.seq, len(users), len(online), depth)
+        for conn in online:
+            conn.offer(back)
+        self.offered += len(online)
         return users
 
     def deliver_ephemeral(self, record: Record) -> bool:
