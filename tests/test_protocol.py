@@ -578,7 +578,8 @@ def test_close_codes_that_mean_come_back_are_apart_from_those_that_do_not() -> N
 
 
 def test_a_group_that_was_written_to_is_still_no_sender() -> None:
-    decode_frame(b'{"type":0,"send_id":"U1","receive_id":"Gseen"}')
+    for receiver in (b"Gseen", b"U1"):
+        decode_frame(b'{"type":0,"send_id":"U1","receive_id":"%s"}' % receiver)
     with pytest.raises(BadFrame) as caught:
         decode_frame(b'{"type":0,"send_id":"Gseen","receive_id":"U1"}')
     assert caught.value.field == "send_id"

@@ -25,7 +25,7 @@ def lone_text(data: bytes, max_size: int) -> bytes | None:
     if data[0] != 0x81 or len(data) < 134 or data[1] != 0xFE:
         return None
     size = data[2] << 8 | data[3]
-    if len(data) != size + 8 or not 126 <= size <= max_size:
+    if len(data) != size + 8 or size > max_size:
         return None
     return apply_mask(data[8:], data[4:8])
 

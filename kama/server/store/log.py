@@ -75,13 +75,14 @@ class Log:
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         self._id = log_id
-        end = self._cut_torn(folded)
-        # A power cut may have taken the end of a log that the store had already.
-        self.end = max(end, folded)
+        self.end = self._cut_torn(folded)
         self._begin_segment(self.end)
 
     def _cut_torn(self, folded: int) -> int:
-        """The position after the last whole record; what comes after it is put aside."""
+        """The position after the last whole record; what comes after it is put aside.
+
+        At least `folded`: a power cut may have taken the end of a log that the store had already.
+        """
         segments = _segments(self._folder, self._id)
         if segments and segments[0].start > folded:
             log.error(

@@ -214,7 +214,7 @@ async def test_a_receipt_says_what_it_raised_once_the_store_has_it(logged: Logge
         await store.insert_batch([build_record(client_msg_id="c"), build_record()])
         receipt = Progress({}, {("U2", "U1_U2"): [2, 2, 2]}, {("U2", "U1_U2", read): 2})
         applying = asyncio.get_running_loop().create_task(progress.apply(receipt))
-        await asyncio.sleep(0.1)
+        await until(lambda: bool(logged.folder._waiting))
         assert not applying.done()
     changes, _ = await applying
     assert [(change.seq, change.status, change.has_client_id) for change in changes] == [
@@ -241,7 +241,7 @@ async def test_who_joins_while_messages_are_not_folded_yet_gets_none_from_before
     with held_up(logged):
         await store.insert_batch([build_record("U1", "G1") for _ in range(3)])
         joining = asyncio.get_running_loop().create_task(groups.change("G1", ["U2"], []))
-        await asyncio.sleep(0.1)
+        await until(lambda: bool(logged.folder._waiting))
         assert not joining.done()
     await joining
     await store.insert_batch([build_record("U1", "G1")])
