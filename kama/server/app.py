@@ -43,7 +43,9 @@ from kama.server.snowflake import NODE_MAX, Snowflake
 from kama.server.status import StatusWriter
 from kama.server.store.database import Database
 from kama.server.store.groups import GroupStore
-from kama.server.store.logged import LoggedDatabase, LoggedMessages, LoggedProgress
+from kama.server.store.logged import LoggedDatabase
+from kama.server.store.logged_messages import LoggedMessages
+from kama.server.store.logged_progress import LoggedProgress
 from kama.server.store.messages import MessageStore
 from kama.server.store.progress import ProgressStore
 from kama.server.watch import Watchers

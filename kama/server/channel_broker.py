@@ -57,13 +57,15 @@ class ChannelBroker:
             raise _closed()
 
     def publish_now(self, record: Record) -> bool:
-        self._refuse_when_closed()
+        if self._closed:
+            raise _closed()
         # Who takes the batches is only waiting for its turn of the loop: what comes within one is one batch.
         is_full = len(self._records) >= self._size and not self._is_idle
         if self._waiting or is_full:
             return False
         self._records.append(record)
-        self._wake.set()
+        if self._is_idle:
+            self._wake.set()
         return True
 
     def _let_in(self) -> None:
@@ -73,10 +75,6 @@ class ChannelBroker:
             if not entered.done():
                 self._records.append(record)
                 entered.set_result(True)
-
-    def _refuse_when_closed(self) -> None:
-        if self._closed:
-            raise _closed()
 
     async def batches(self) -> AsyncIterator[Sequence[Record]]:
         while True:

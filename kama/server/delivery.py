@@ -10,6 +10,7 @@ from kama.server.events import Journal
 from kama.server.membership import Membership
 from kama.server.message_back import MessageBack
 from kama.server.registry import ClientRegistry
+from kama.server.ws_gateway import UserConn
 
 
 class Delivery:
@@ -43,9 +44,14 @@ class Delivery:
 
     def _offer(self, back: MessageBack, users: Collection[str]) -> Collection[str]:
         connections_of = self._registry.get
-        online = [conn for user_id in users for conn in connections_of(user_id)]
+        online: list[UserConn] = []
+        for user_id in users:
+            online += connections_of(user_id)
+        depth = 0
+        for conn in online:
+            if conn.depth > depth:
+                depth = conn.depth
         # Noted before: the first that a connection is offered in a turn of the loop is written at once.
-        depth = max([conn.depth for conn in online], default=0)
         self._journal.routed(back.uuid, back.conversation, back.seq, len(users), len(online), depth)
         for conn in online:
             conn.offer(back)

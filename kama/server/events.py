@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 from kama.monitor_protocol import NEVER_SAMPLED, Event, EventKind
 from kama.server.traffic import Traffic
@@ -22,6 +22,31 @@ _RARE = 2_000
 _WORD = (1 << 64) - 1
 
 Entry = tuple[Any, ...]
+
+
+class _Place(Protocol):
+    """Where a message ended, as `broker.Stored` says it."""
+
+    conversation: str
+    seq: int
+    duplicate: bool
+
+
+class _Change(Protocol):
+    """A message whose status rose, as `store.progress.StatusChange` says it."""
+
+    @property
+    def uuid(self) -> int: ...
+
+    @property
+    def conversation(self) -> str: ...
+
+    @property
+    def seq(self) -> int: ...
+
+    @property
+    def user_id(self) -> str: ...
+
 
 _VALUES: Mapping[EventKind, tuple[str, ...]] = {
     "accepted": ("conversation", "send_id", "receive_id", "type", "size", "connection"),
@@ -67,9 +92,16 @@ class Journal:
         self.count += 1
         self._append((self._clock_ns(), "produced", uuid, f"{topic}/{partition}/{offset}"))
 
-    def stored(self, uuid: int, conversation: str, seq: int, count: int, took_ms: float, text: str) -> None:
-        self.count += 1
-        self._append((self._clock_ns(), "stored", uuid, conversation, seq, count, took_ms, text))
+    def stored(self, batch: Collection[tuple[int, _Place]], took_ms: float) -> None:
+        """One transaction: the ids of its messages, and where each ended."""
+        now, count = self._clock_ns(), len(batch)
+        self.count += count
+        self._ring.extend(
+            [
+                (now, "stored", uuid, at.conversation, at.seq, count, took_ms, "duplicate" if at.duplicate else "")
+                for uuid, at in batch
+            ]
+        )
 
     def routed(
         self, uuid: int, conversation: str, seq: int, members: int, online: int = 0, depth: int = 0, text: str = ""
@@ -77,7 +109,7 @@ class Journal:
         self.count += 1
         self._append((self._clock_ns(), "routed", uuid, conversation, seq, members, online, depth, text))
 
-    def written(self, uuid: int, user_id: str, connection: str, accepted_ms: int, *, live: bool) -> None:
+    def written(self, uuid: int, user_id: str, connection: str, accepted_ms: int, live: bool) -> None:
         """`live`: it was not read back from the store first, so how long it took says how the node does."""
         now = self._clock_ns()
         took = now / 1_000_000 - accepted_ms
@@ -88,10 +120,13 @@ class Journal:
         self.count += 1
         self._append((now, "written", uuid, user_id, connection, took))
 
-    def risen(self, status: EventKind, uuid: int, conversation: str, seq: int, user_id: str) -> None:
-        """A status was committed: sent, delivered or read."""
-        self.count += 1
-        self._append((self._clock_ns(), status, uuid, conversation, seq, user_id))
+    def risen(self, status: EventKind, changes: Collection[_Change]) -> None:
+        """One status of some messages was committed: sent, delivered or read."""
+        now = self._clock_ns()
+        self.count += len(changes)
+        self._ring.extend(
+            [(now, status, change.uuid, change.conversation, change.seq, change.user_id) for change in changes]
+        )
 
     def refused(self, user_id: str, connection: str, code: int, text: str) -> None:
         self._add_rare((self._clock_ns(), "refused", 0, user_id, connection, int(code), text))

@@ -12,13 +12,14 @@ _SIGNAL = int(MessageType.AUDIO_OR_VIDEO)
 
 
 class MessageBack(Struct, gc=False):
-    """`frame` is the message in JSON; `made` the same as a whole text frame, once somebody has asked for it.
+    """`frame` is the message in JSON, `made` the same as a whole text frame.
 
     `pulled`: the client asked for it, whatever it was pushed before. `live`: straight from its storing, not read back.
     `unsent`: it has not reached a socket of a receiver, as far as is known.
     """
 
     frame: bytes
+    made: bytes
     uuid: int
     conversation: str
     seq: int
@@ -30,13 +31,6 @@ class MessageBack(Struct, gc=False):
     unsent: bool = True
     pulled: bool = False
     live: bool = False
-    made: bytes = b""
-
-    def as_text_frame(self) -> bytes:
-        """Made once, for all who get it."""
-        if not self.made:
-            self.made = text_frame(self.frame)
-        return self.made
 
     def is_shown_to(self, user_id: str) -> bool:
         """The sender sees it too, but call signals are for the receiver alone."""
@@ -51,8 +45,10 @@ def message_back(
     conversation: str, message: Message, *, frame: bytes | None = None, pulled: bool = False, live: bool = False
 ) -> MessageBack:
     """`frame`: the message in JSON, where somebody has it already."""
+    frame = encode(message) if frame is None else frame
     return MessageBack(
-        encode(message) if frame is None else frame,
+        frame,
+        text_frame(frame),
         int(message.uuid),
         conversation,
         message.seq,
@@ -87,6 +83,7 @@ def passed_on(conversation: str, frame: bytes) -> MessageBack:
     head = _decode_head(frame)
     return MessageBack(
         frame,
+        text_frame(frame),
         int(head.uuid),
         conversation,
         head.seq,

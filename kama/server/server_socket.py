@@ -217,27 +217,30 @@ class ServerSocket(asyncio.Protocol):
     def _is_open(self) -> bool:
         return not (self.close_sent or self._lost or self.transport.is_closing())
 
-    def write_frames(self, payloads: Sequence[bytes]) -> bool:
+    def write_frames(self, payloads: Sequence[bytes]) -> int | None:
         return self.write_made(b"".join(map(text_frame, payloads)))
 
-    def write_made(self, frames: bytes) -> bool:
+    def write_made(self, frames: bytes) -> int | None:
         if self.close_sent or self._lost or self.transport.is_closing():
-            return False
-        self._write(frames)
-        return True
+            return None
+        return self._write(frames)
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes) -> int:
         """To the system at once, where nothing is waiting and it may be seen: uvloop's transport would do it at the end
-        of the loop's turn, and until then nobody could tell that it is out. The connection is open."""
+        of the loop's turn, and until then nobody could tell that it is out. The connection is open.
+
+        Gives the bytes that wait in this process.
+        """
         if self._fd >= 0 and not self.transport.get_write_buffer_size():
             try:
                 written = os.write(self._fd, data)
             except OSError:
                 written = 0  # its buffer is full, or the connection lost: the transport finds out
             if written == len(data):
-                return
+                return 0
             data = data[written:]
         self.transport.write(data)
+        return self.transport.get_write_buffer_size()
 
     def _answer_ping(self, payload: bytes) -> None:
         if self.can_write and self._is_open:

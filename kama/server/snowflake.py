@@ -14,10 +14,6 @@ NODE_MAX = 1023
 _STEP_MAX = 4095
 
 
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
 def timestamp_ms(uuid: int) -> int:
     """The Unix milliseconds in which an id was made."""
     return (uuid >> 22) + EPOCH_MS
@@ -26,9 +22,9 @@ def timestamp_ms(uuid: int) -> int:
 class Snowflake:
     """Raises ValueError for a node outside 0 to 1023."""
 
-    def __init__(self, node: int, *, clock: Callable[[], int] = _now_ms) -> None:
+    def __init__(self, node: int, *, clock_ns: Callable[[], int] = time.time_ns) -> None:
         self.number(node)
-        self._clock = clock
+        self._clock_ns = clock_ns
         self._ms = 0
         self._step = 0
 
@@ -48,7 +44,7 @@ class Snowflake:
 
     def next(self) -> int:
         """A new id: greater than every id before it. Never waits."""
-        now = self._clock() - EPOCH_MS
+        now = self._clock_ns() // 1_000_000 - EPOCH_MS
         if now > self._ms:
             self._ms = now
             self._step = 0

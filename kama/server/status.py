@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Literal
 
 import structlog
 
@@ -20,12 +19,12 @@ from kama.server.message_back import MessageBack
 from kama.server.store.database import is_transient
 from kama.server.store.progress import Progress, ProgressStore, StatusChange
 from kama.server.tasks import spawn
-from kama.server.traffic import HighMark
+from kama.server.traffic import HighMark, StatusName
 
 log = structlog.get_logger("kama.status")
 
 _RETRY_MAX = 5.0
-_NAMES: Mapping[MessageStatus, Literal["sent", "delivered", "read"]] = {
+_NAMES: Mapping[MessageStatus, StatusName] = {
     MessageStatus.SENT: "sent",
     MessageStatus.DELIVERED: "delivered",
     MessageStatus.READ: "read",
@@ -62,19 +61,20 @@ class StatusWriter:
 
     def mark_sent(self, user_id: str, back: MessageBack, advance: bool, connection: str = "") -> None:
         """`back` was written to a socket of `user_id`; `advance`: and so was everything before it."""
-        sent = self._next.sent
-        if back.uuid not in sent and back.counts_as_sent_to(user_id):
-            sent[back.uuid] = (user_id, back)
-            if back.uuid not in self._in_hand.sent:
-                self._journal.written(back.uuid, user_id, connection, back.accepted_ms, live=back.live)
+        progress, uuid = self._next, back.uuid
+        if uuid not in progress.sent and back.counts_as_sent_to(user_id):
+            progress.sent[uuid] = (user_id, back)
+            if uuid not in self._in_hand.sent:
+                self._journal.written(uuid, user_id, connection, back.accepted_ms, back.live)
         if advance:
-            key = (user_id, back.conversation)
-            seqs = self._next.cursors.get(key)
+            key, seq = (user_id, back.conversation), back.seq
+            seqs = progress.cursors.get(key)
             if seqs is None:
-                self._next.cursors[key] = [back.seq, 0, 0]
-            elif seqs[0] < back.seq:
-                seqs[0] = back.seq
-        self._wake_up()
+                progress.cursors[key] = [seq, 0, 0]
+            elif seqs[0] < seq:
+                seqs[0] = seq
+        if self._is_idle:
+            self._wake_up()
 
     def mark_received(self, user_id: str, conversation: str, seq: int, status: MessageStatus) -> None:
         """A receipt: `user_id` has received or read everything of the conversation up to `seq`."""
@@ -87,9 +87,8 @@ class StatusWriter:
         self._wake_up()
 
     def _wake_up(self) -> None:
-        if self._is_idle:
-            self._is_idle = False
-            self._wake.set()
+        self._is_idle = False
+        self._wake.set()
 
     async def start(self) -> None:
         self._task = spawn(self._run(), name="status writer")
@@ -139,16 +138,11 @@ class StatusWriter:
         self._tell_senders(changes)
 
     def _note(self, changes: Iterable[StatusChange]) -> None:
-        traffic = self._journal.traffic
-        for change in changes:
-            match change.status:
-                case MessageStatus.SENT:
-                    traffic.sent += 1
-                case MessageStatus.DELIVERED:
-                    traffic.delivered += 1
-                case MessageStatus.READ:
-                    traffic.read += 1
-            self._journal.risen(_NAMES[change.status], change.uuid, change.conversation, change.seq, change.user_id)
+        for status, name in _NAMES.items():
+            risen = [change for change in changes if change.status is status]
+            if risen:
+                self._journal.traffic.risen(name, len(risen))
+                self._journal.risen(name, risen)
 
     def _update_cache(self, changes: Iterable[StatusChange], versions: Mapping[str, int]) -> None:
         if not versions:

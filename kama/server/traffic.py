@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Literal
+
+StatusName = Literal["sent", "delivered", "read"]
 
 _TOOK = 4_000
 
@@ -44,6 +47,15 @@ class Traffic:
     logins: int = 0
     logins_refused: int = 0
     took: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=_TOOK))
+
+    def risen(self, status: StatusName, count: int) -> None:
+        match status:
+            case "sent":
+                self.sent += count
+            case "delivered":
+                self.delivered += count
+            case "read":
+                self.read += count
 
     def enqueued(self) -> None:
         self.queued += 1

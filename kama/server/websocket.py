@@ -62,11 +62,11 @@ class Socket(Protocol):
         """Go on, at once with what has waited."""
         ...
 
-    def write_frames(self, payloads: Sequence[bytes]) -> bool:
-        """Each as a text frame. Never waits. False when the connection is ending, and nothing was written."""
+    def write_frames(self, payloads: Sequence[bytes]) -> int | None:
+        """Each as a text frame. Never waits. Gives `unsent` as it is then: with None, nothing was written."""
         ...
 
-    def write_made(self, frames: bytes) -> bool:
+    def write_made(self, frames: bytes) -> int | None:
         """The same for frames that are made already, see `ws_frame`."""
         ...
 

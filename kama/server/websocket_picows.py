@@ -45,12 +45,16 @@ class PicowsSocket(ServerSocket):
         self._parsers = parsers
         self._parser: FrameParser | None = None
 
-    def _read(self, data: bytes) -> None:
-        if self._parser is None and self._message is None:
+    def data_received(self, data: bytes) -> None:
+        if self._parser is None and self._message is None and not self._deaf:
             payload = lone_text(data, self._parsers.max_size)
             if payload is not None:
+                self._heard = True
                 self._take(payload, is_text=True)
                 return
+        super().data_received(data)
+
+    def _read(self, data: bytes) -> None:
         parser = self._parser or self._parsers.borrow()
         self._parser = None
         parser.feed(self, data)

@@ -195,7 +195,7 @@ class UserConn:
             if back.send_id == self.user_id:
                 self._enqueue(back, len(back.frame))
         elif self.pushed.take_live(back.conversation, back.seq):
-            if not self._write_at_once(back):
+            if self._queue or self._unconfirmed is not None or not self._write_at_once(back):
                 self._enqueue(back, len(back.frame))
         elif self.pushed.is_behind:
             self._fill()
@@ -206,26 +206,22 @@ class UserConn:
         """The first of a turn of the loop needs no queue; what comes after it in the same turn gathers. So does an echo
         that an ack will follow."""
         user_id, socket = self.identity.user_id, self.socket
-        if (
-            self._queue
-            or self._unconfirmed is not None
-            or not socket.can_write
-            or (back.has_client_id and user_id == back.send_id)
-            or not back.is_shown_to(user_id)
-            or not self.turn.is_first(self)
-        ):
+        if user_id == back.send_id and (back.has_client_id or not back.is_shown_to(user_id)):
             return False
-        frame = back.as_text_frame()
-        if not socket.write_made(frame):
+        if not socket.can_write or not self.turn.is_first(self):
+            return False
+        frame = back.made
+        unsent = socket.write_made(frame)
+        if unsent is None:
             return False
         self.counters.written += 1
         traffic = self.journal.traffic
         traffic.written += 1
         traffic.written_bytes += len(frame)
-        if socket.unsent == 0:
-            self.sent(user_id, back, self.pushed.advances(back), self.id)
-        else:
+        if unsent:
             self._report_later((back,))
+        else:
+            self.sent(user_id, back, self.pushed.advances(back), self.id)
         return True
 
     def offer_control(self, frame: bytes) -> None:
@@ -331,19 +327,22 @@ class UserConn:
             if isinstance(item, bytes):
                 made.append(text_frame(item))
             elif item.is_shown_to(user_id):
-                made.append(item.as_text_frame())
+                made.append(item.made)
         count = len(made)
         if count:
             frames = made[0] if count == 1 else b"".join(made)
-            if not self.socket.write_made(frames):
+            unsent = self.socket.write_made(frames)
+            if unsent is None:
                 return
             self.counters.written += count
             traffic = self.journal.traffic
             traffic.written += count
             traffic.written_bytes += len(frames)
+        else:
+            unsent = self.socket.unsent
         if self.post_only:
             return
-        if self._unconfirmed is None and self.socket.unsent == 0:
+        if self._unconfirmed is None and unsent == 0:
             self._report(items)
         else:
             self._report_later(items)

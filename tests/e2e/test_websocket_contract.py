@@ -330,7 +330,7 @@ async def test_what_is_no_frame_is_refused_with_its_code(
         assert accepted.ended is not None and accepted.ended[0] == code
         while await accepted.receive_frame() is not None:
             pass
-        assert not accepted.write_frames([b"x"])
+        assert accepted.write_frames([b"x"]) is None
     await eventually(lambda: not server.uvicorn.server_state.connections)
     assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR", "CRITICAL")]
 
@@ -374,7 +374,7 @@ async def test_fragments_without_content_cost_nothing(server: Server) -> None:
 async def test_frames_of_every_size_arrive_as_they_are_in_one_call(server: Server) -> None:
     frames = [b"x" * size for size in (0, 1, 125, 126, 127, 65_535, 65_536, 70_000)]
     async with server.pair() as (raw, accepted):
-        assert accepted.write_frames(frames)
+        assert accepted.write_frames(frames) is not None
         assert [await raw.frame() for _ in frames] == [(TEXT, data) for data in frames]
 
 
@@ -458,7 +458,7 @@ async def test_our_close_arrives_after_what_was_written_and_ends_with_the_peers_
         accepted.write_frames([b"last"])
         accepted.close_now(4008, "slow")
         accepted.close_now(4009, "never said")
-        assert not accepted.write_frames([b"too late"])
+        assert accepted.write_frames([b"too late"]) is None
         assert accepted.ended == (4008, "slow")
         assert await received(accepted, 1) == [None]
         assert [await raw.frame() for _ in range(2)] == [(TEXT, b"last"), (CLOSE, b"\x0f\xa8slow")]
@@ -526,7 +526,7 @@ async def test_a_peer_that_resets_the_connection_is_lost(server: Server) -> None
         raw.reset()
         assert await received(accepted, 1) == [None]
         assert accepted.ended is not None and accepted.ended[0] == 1006
-        assert (accepted.unsent, accepted.write_frames([b"x"])) == (None, False)
+        assert (accepted.unsent, accepted.write_frames([b"x"])) == (None, None)
         await accepted.drain()
 
 

@@ -11,14 +11,16 @@ import pytest
 from hypothesis import Phase, settings
 from sqlalchemy import delete
 
-from kama.protocol import ChatMessageRequest, Message, MessageType, build_message, conversation_id
+from kama.protocol import ChatMessageRequest, Message, MessageStatus, MessageType, build_message, conversation_id
 from kama.server.auth import Identity
 from kama.server.broker import Record
 from kama.server.message_back import MessageBack
 from kama.server.store.database import Database
-from kama.server.store.logged import LoggedDatabase, LoggedMessages, LoggedProgress
+from kama.server.store.logged import LoggedDatabase
+from kama.server.store.logged_messages import LoggedMessages
+from kama.server.store.logged_progress import LoggedProgress
 from kama.server.store.messages import MessageStore
-from kama.server.store.progress import Progress, ProgressStore
+from kama.server.store.progress import Progress, ProgressStore, StatusChange
 from kama.server.store.schema import log_positions, metadata
 
 NOON_MS = 1_800_000_000_000
@@ -61,6 +63,11 @@ def messages_in(database: Database) -> MessageStore:
 
 def progress_in(database: Database) -> ProgressStore:
     return LoggedProgress(database) if isinstance(database, LoggedDatabase) else ProgressStore(database)
+
+
+def build_change(uuid: int, user_id: str = "U2") -> StatusChange:
+    """A message to U2 whose seq is its id, sent."""
+    return StatusChange(uuid, "U1_U2", uuid, "U1", False, MessageStatus.SENT, user_id)
 
 
 def written_to(user_id: str, *backs: MessageBack | None) -> Progress:

@@ -26,7 +26,8 @@ from kama.protocol import Message, MessageStatus
 from kama.server.cache import CacheBackend, Change, HistoryCache, HistoryReader, MemoryBackend, Snapshot
 from kama.server.cache_redis import RedisBackend
 from kama.server.store.database import Database
-from kama.server.store.logged import LoggedDatabase, LoggedMessages
+from kama.server.store.logged import LoggedDatabase
+from kama.server.store.logged_messages import LoggedMessages
 from kama.server.store.messages import History, MessageStore
 from kama.server.store.progress import Progress
 from kama.server.tasks import cancel, spawn

@@ -29,7 +29,8 @@ from kama.server.registry import ClientRegistry
 from kama.server.snowflake import Snowflake
 from kama.server.store.database import Database
 from kama.server.store.groups import GroupStore
-from kama.server.store.logged import LoggedDatabase, LoggedMessages
+from kama.server.store.logged import LoggedDatabase
+from kama.server.store.logged_messages import LoggedMessages
 from kama.server.store.messages import Batch, MessageStore
 from kama.server.tasks import spawn
 

@@ -8,6 +8,7 @@ from kama.errors import BadParameter
 from kama.monitor_protocol import EventQuery
 from kama.server.event_feed import EventFeed
 from kama.server.events import Journal
+from tests.server.server_builders import build_change
 
 
 class Feeding:
@@ -18,7 +19,7 @@ class Feeding:
 
     def note(self, count: int) -> None:
         for number in range(count):
-            self.journal.risen("sent", number + 1, "U1_U2", number + 1, f"U{number % 10}")
+            self.journal.risen("sent", [build_change(number + 1, user_id=f"U{number % 10}")])
 
 
 async def test_no_more_than_asked_for_come_in_a_second_and_the_rest_is_counted() -> None:

@@ -7,12 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kama.monitor_protocol import Event
+from kama.server.broker import Stored
 from kama.server.events import Journal, build_event, is_never_sampled_entry, sample
 from kama.server.snowflake import Snowflake
+from tests.server.server_builders import build_change
 
 
 def note(journal: Journal, uuid: int) -> None:
-    journal.risen("sent", uuid, "U1_U2", uuid, "U2")
+    journal.risen("sent", [build_change(uuid)])
 
 
 def uuids(journal: Journal, since: int = 0) -> list[int]:
@@ -83,9 +85,9 @@ def test_a_journal_knows_since_when_it_keeps_everything() -> None:
             Event(at_ms=9, kind="produced", node="n1", uuid="1", place="chat/2/30"),
         ),
         (
-            lambda journal: journal.stored(1, "U1_U2", 4, 10, 2.5, "duplicate"),
+            lambda journal: journal.stored([(1, Stored(3, "U1_U2", 4, duplicate=True))], 2.5),
             Event(
-                at_ms=9, kind="stored", node="n1", uuid="1", conversation="U1_U2", seq=4, count=10, took_ms=2.5,
+                at_ms=9, kind="stored", node="n1", uuid="1", conversation="U1_U2", seq=4, count=1, took_ms=2.5,
                 text="duplicate",
             ),
         ),

@@ -112,7 +112,7 @@ def test_no_two_foreign_records_of_a_millisecond_share_an_id(
 
 @given(places, st.integers(0, NODES - 1), st.integers(0, 5000))
 def test_no_node_gives_the_id_of_a_foreign_record(place: Place, node: int, step: int) -> None:
-    ids = Snowflake(node, clock=lambda: NOW + step % 2)
+    ids = Snowflake(node, clock_ns=lambda: (NOW + step % 2) * 1_000_000)
     made = [ids.next() for _ in range(3)]
     assert foreign_uuid(place) not in made
     assert NODES <= (foreign_uuid(place) >> 12 & NODE_MAX) <= NODE_MAX

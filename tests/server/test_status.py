@@ -20,7 +20,8 @@ from kama.server.cache import HistoryCache, MemoryBackend
 from kama.server.message_back import MessageBack
 from kama.server.status import StatusWriter
 from kama.server.store.database import Database
-from kama.server.store.logged import LoggedDatabase, LoggedProgress
+from kama.server.store.logged import LoggedDatabase
+from kama.server.store.logged_progress import LoggedProgress
 from kama.server.store.progress import Progress, ProgressStore, StatusChange
 from kama.server.store.schema import cursors
 

@@ -94,15 +94,15 @@ class FakeSocket:
         assert self.owner is not None
         self.owner.on_end()
 
-    def write_frames(self, frames: Sequence[bytes]) -> bool:
+    def write_frames(self, frames: Sequence[bytes]) -> int | None:
         if self.closed is not None:
-            return False
+            return None
         self.frames += map(json.loads, frames)
         if self.holds:
             self.held += sum(len(frame) + 4 for frame in frames)
-        return True
+        return self.unsent
 
-    def write_made(self, frames: bytes) -> bool:
+    def write_made(self, frames: bytes) -> int | None:
         self.writes += 1
         return self.write_frames(list(payloads_of(frames)))
 

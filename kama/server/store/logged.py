@@ -1,9 +1,7 @@
-"""The stores of a node whose messages are in a log before they are in the database.
+"""The database of a node whose messages are in a log before they are in it.
 
 What is accepted is appended to the log: that is what an ack promises, and delivery follows it. A process of its own
-folds the log into the database. Seqs are given here, and retries recognised: from memory for all that is not folded
-yet and a good deal that is, from the database for the rest. Whoever reads the database waits until it has what was in
-the log when it asked.
+folds the log into the database. Whoever reads the database waits until it has what was in the log when it asked.
 """
 
 from __future__ import annotations
@@ -11,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-import time
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Literal
@@ -23,18 +20,10 @@ from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kama.errors import SettingsError
-from kama.protocol import MessageStatus, build_message, encode
-from kama.server.broker import Record, Stored
-from kama.server.message_back import MessageBack
 from kama.server.store.database import Database
 from kama.server.store.folder import Folder
-from kama.server.store.lately import Lately
 from kama.server.store.log import Log, LogBroken
-from kama.server.store.log_records import MESSAGES, PROGRESS, ProgressRecord, write_messages, write_progress
 from kama.server.store.look_up import LookUp
-from kama.server.store.messages import Batch, MessageStore
-from kama.server.store.pairs import Pair
-from kama.server.store.progress import Position, Progress, ProgressStore, StatusChange
 from kama.server.store.schema import log_positions
 from kama.server.traffic import HighMark
 
@@ -172,156 +161,3 @@ def _checkpoint(database: Path) -> bool:
     with contextlib.closing(sqlite3.connect(database, timeout=10)) as connection:
         busy, _, _ = connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
     return not busy
-
-
-class LoggedMessages(MessageStore):
-    """Numbers and logs what MessageStore would insert. Reads are MessageStore's."""
-
-    def __init__(self, database: LoggedDatabase) -> None:
-        super().__init__(database)
-        self._logged = database
-        self._last_seqs: Lately[str, int] = Lately()
-        self._by_uuid: Lately[int, Stored] = Lately()
-        self._by_pair: Lately[Pair, Stored] = Lately()
-
-    async def insert_batch(self, records: Sequence[Record]) -> Batch:
-        """Once this returns, the batch is in the log. A record whose (sender, client_msg_id) is there already is a
-        duplicate. Raises OSError and what the database raises: then nothing was logged."""
-        async with self._logged.turn:
-            await self._logged.room()
-            if unknown := self._unknown(records):
-                await self._learn(unknown)
-            return await self._log(records)
-
-    def _unknown(self, records: Sequence[Record]) -> list[Record]:
-        """Those of whose conversation or client_msg_id only the database can tell anything."""
-        last_seqs, by_pair = self._last_seqs, self._by_pair
-        return [
-            record
-            for record in records
-            if last_seqs.get(record.key) is None or ((pair := _pair(record)) is not None and by_pair.get(pair) is None)
-        ]
-
-    async def _learn(self, records: Sequence[Record]) -> None:
-        """All that is not folded yet is in memory: what is folded tells the rest."""
-        keys = {record.key for record in records if self._last_seqs.get(record.key) is None}
-        pairs = [pair for record in records if (pair := _pair(record)) is not None]
-        seqs, places = await self._logged.look_up.find(keys, pairs)
-        for key in keys:
-            self._last_seqs.put(key, seqs.get(key, 0))
-        for pair, stored in places.items():
-            self._by_pair.put(pair, stored)
-
-    async def _log(self, records: Sequence[Record]) -> Batch:
-        outcomes: list[Stored] = []
-        backs: list[MessageBack | None] = []
-        frames: list[bytes] = []
-        seqs: dict[str, int] = {}
-        new: dict[Pair, Stored] = {}
-        for record in records:
-            pair = _pair(record)
-            first = None if pair is None else new.get(pair) or self._by_pair.get(pair)
-            if first is not None:
-                outcomes.append(Stored(first.uuid, first.conversation, first.seq, duplicate=True))
-                backs.append(None)
-                continue
-            key = record.key
-            seq = seqs[key] = (seqs.get(key) or self._last_seqs.get(key) or 0) + 1
-            stored = Stored(record.uuid, key, seq)
-            request, uuid, accepted_ms = record.request, record.uuid, record.accepted_ms
-            frame = encode(build_message(request, uuid, seq, accepted_ms))
-            outcomes.append(stored)
-            frames.append(frame)
-            has_client_id = pair is not None
-            backs.append(
-                MessageBack(
-                    *(frame, uuid, key, seq, request.send_id, request.receive_id, request.type, accepted_ms),
-                    has_client_id=has_client_id,
-                    live=True,
-                )
-            )
-            if pair is not None:
-                new[pair] = stored
-        if frames:
-            end = await self._logged.append(MESSAGES, write_messages(frames), len(frames))
-            self._remember(outcomes, seqs, new, end)
-        return Batch(outcomes, backs)
-
-    def _remember(
-        self, outcomes: Sequence[Stored], seqs: Mapping[str, int], new: Mapping[Pair, Stored], end: int
-    ) -> None:
-        """Only what is in the log is known: what could not be appended did not happen."""
-        for key, seq in seqs.items():
-            self._last_seqs.put(key, seq)
-        for pair, stored in new.items():
-            self._by_pair.put(pair, stored)
-        for stored in outcomes:
-            if not stored.duplicate:
-                self._by_uuid.put(stored.uuid, stored)
-        folded = self._logged.folder.folded
-        for lately in (self._last_seqs, self._by_pair, self._by_uuid):
-            lately.turn_over(end, folded)
-
-    async def place(self, uuid: int) -> Stored | None:
-        return self._by_uuid.get(uuid) or await super().place(uuid)
-
-
-def _pair(record: Record) -> Pair | None:
-    client_msg_id = record.request.client_msg_id
-    return None if client_msg_id is None else (record.request.send_id, client_msg_id)
-
-
-class LoggedProgress(ProgressStore):
-    """Logs what ProgressStore would write. Which messages a receipt has raised, the folding process tells."""
-
-    def __init__(self, database: LoggedDatabase) -> None:
-        super().__init__(database)
-        self._logged = database
-        self._sent: Lately[int, bool] = Lately()
-
-    async def positions(self, user_id: str) -> list[Position]:
-        await self._logged.catch_up()
-        return [Position(*found) for found in await self._logged.look_up.positions(user_id)]
-
-    async def apply(self, progress: Progress) -> tuple[list[StatusChange], Mapping[str, int]]:
-        record = ProgressRecord(
-            time.time_ns() // 1_000_000,
-            list(progress.sent),
-            [(user, key, sent, delivered, read) for (user, key), (sent, delivered, read) in progress.cursors.items()],
-            [(user, key, status, seq) for (user, key, status), seq in progress.receipts.items()],
-        )
-        async with self._logged.turn:
-            end = await self._logged.append(PROGRESS, write_progress(record), 0)
-        changes: list[StatusChange] = []
-        for user_id, back in progress.sent.values():
-            # A copy that was read back from the store does not know what has become of the message since.
-            if back.unsent and self._sent.get(back.uuid) is None:
-                back.unsent = False
-                self._sent.put(back.uuid, True)
-                changes.append(
-                    StatusChange(
-                        back.uuid,
-                        back.conversation,
-                        back.seq,
-                        back.send_id,
-                        back.has_client_id,
-                        MessageStatus.SENT,
-                        user_id,
-                    )
-                )
-        if progress.receipts:
-            for rise in await self._logged.folder.rises(end):
-                self._sent.put(rise.uuid, True)
-                changes.append(
-                    StatusChange(
-                        rise.uuid,
-                        rise.conversation,
-                        rise.seq,
-                        rise.send_id,
-                        rise.has_client_id,
-                        MessageStatus(rise.status),
-                        rise.user_id,
-                    )
-                )
-        self._sent.turn_over(end, self._logged.folder.folded)
-        return changes, {}

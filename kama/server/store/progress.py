@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import ColumnElement, Row, bindparam, case, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -33,7 +34,7 @@ class Progress:
         return bool(self.sent or self.cursors or self.receipts)
 
 
-class StatusChange(NamedTuple):
+class StatusChange(Struct, frozen=True, gc=False):
     """A message whose status rose, and by whom."""
 
     uuid: int

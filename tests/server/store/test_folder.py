@@ -15,7 +15,8 @@ from structlog.testing import capture_logs
 
 from kama.server.store import folder as folder_module
 from kama.server.store.folder import Folder
-from kama.server.store.logged import LoggedDatabase, LoggedMessages
+from kama.server.store.logged import LoggedDatabase
+from kama.server.store.logged_messages import LoggedMessages
 
 
 @pytest.fixture

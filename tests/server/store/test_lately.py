@@ -27,40 +27,40 @@ def test_what_is_not_folded_yet_is_remembered_as_it_was_last_put(plan: list[tupl
         match act:
             case "put":
                 end += 1
-                lately.put(number, end)
+                lately[number] = end
                 model[number] = end
                 lately.turn_over(end, folded)
             case "get":
-                assert lately.get(number) in (None, model.get(number))
+                assert lately[number] in (None, model.get(number))
             case "fold":
                 folded = max(folded, min(end, number))
         for key, position in model.items():
             if position > folded:
-                assert lately.get(key) == position
+                assert lately[key] == position
 
 
 def test_what_is_no_longer_needed_is_forgotten_after_two_generations() -> None:
     lately: Lately[int, int] = Lately(3)
     for number in range(100):
-        lately.put(number, number)
+        lately[number] = number
         lately.turn_over(number, number)
-        assert len(lately) <= 6
-    assert lately.get(0) is None
-    assert lately.get(99) == 99
+        assert len(lately) <= 3
+    assert lately[0] is None
+    assert lately[99] == 99
 
 
 def test_what_is_asked_for_is_kept() -> None:
     lately: Lately[int, int] = Lately(3)
-    lately.put(-1, 7)
+    lately[-1] = 7
     for number in range(100):
-        assert lately.get(-1) == 7
-        lately.put(number, number)
+        assert lately[-1] == 7
+        lately[number] = number
         lately.turn_over(number, number)
 
 
 def test_while_nothing_is_folded_nothing_is_forgotten() -> None:
     lately: Lately[int, int] = Lately(3)
     for number in range(100):
-        lately.put(number, number)
+        lately[number] = number
         lately.turn_over(number + 1, 0)
-    assert [lately.get(number) for number in range(100)] == list(range(100))
+    assert [lately[number] for number in range(100)] == list(range(100))

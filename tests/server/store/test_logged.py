@@ -25,7 +25,9 @@ from kama.server.store.database import Database, is_transient
 from kama.server.store.folder import Folder
 from kama.server.store.groups import GroupStore
 from kama.server.store.lately import Lately
-from kama.server.store.logged import LoggedDatabase, LoggedMessages, LoggedProgress
+from kama.server.store.logged import LoggedDatabase
+from kama.server.store.logged_messages import LoggedMessages
+from kama.server.store.logged_progress import LoggedProgress
 from kama.server.store.messages import MessageStore
 from kama.server.store.progress import Position, Progress
 from kama.server.store.schema import messages as table
@@ -89,7 +91,7 @@ def test_any_batches_end_as_they_would_in_the_database_itself(
     both: tuple[asyncio.Runner, LoggedDatabase, Database], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An empty batch stands for a new start: nothing is in memory. Two records are a generation of memory."""
-    monkeypatch.setattr("kama.server.store.logged.Lately", partial(Lately, 2))
+    monkeypatch.setattr("kama.server.store.logged_messages.Lately", partial(Lately, 2))
     runner, logged, plain = both
 
     @settings(THROUGH_A_DATABASE, max_examples=40)
@@ -136,13 +138,13 @@ async def test_a_new_start_goes_on_with_seqs_and_knows_what_comes_again(tmp_path
 async def test_what_left_memory_long_ago_is_still_known_when_it_comes_again(
     logged: LoggedDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kama.server.store.logged.Lately", partial(Lately, 3))
+    monkeypatch.setattr("kama.server.store.logged_messages.Lately", partial(Lately, 3))
     store = LoggedMessages(logged)
     (first,) = (await store.insert_batch([build_record(client_msg_id="c")])).outcomes
     for number in range(30):
         await store.insert_batch([build_record("U3", f"U{number}", client_msg_id=f"c{number}")])
         await logged.ping()
-    assert store._by_pair.get(("U1", "c")) is None
+    assert store._by_pair[("U1", "c")] is None
     assert (await store.insert_batch([build_record(client_msg_id="c")])).outcomes == [
         Stored(first.uuid, "U1_U2", 1, duplicate=True)
     ]

@@ -1,0 +1,59 @@
+"""LoggedProgress: logs what ProgressStore would write. Which messages a receipt has raised, the folder tells."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from kama.protocol import MessageStatus
+from kama.server.store.lately import Lately
+from kama.server.store.log_records import PROGRESS, ProgressRecord, Rise, write_progress
+from kama.server.store.logged import LoggedDatabase
+from kama.server.store.progress import Position, Progress, ProgressStore, StatusChange
+
+
+class LoggedProgress(ProgressStore):
+    def __init__(self, database: LoggedDatabase) -> None:
+        super().__init__(database)
+        self._logged = database
+        self._sent: Lately[int, bool] = Lately()
+
+    async def positions(self, user_id: str) -> list[Position]:
+        await self._logged.catch_up()
+        return [Position(*found) for found in await self._logged.look_up.positions(user_id)]
+
+    async def apply(self, progress: Progress) -> tuple[list[StatusChange], Mapping[str, int]]:
+        record = ProgressRecord(
+            time.time_ns() // 1_000_000,
+            list(progress.sent),
+            [(user, key, sent, delivered, read) for (user, key), (sent, delivered, read) in progress.cursors.items()],
+            [(user, key, status, seq) for (user, key, status), seq in progress.receipts.items()],
+        )
+        async with self._logged.turn:
+            end = await self._logged.append(PROGRESS, write_progress(record), 0)
+        changes = self._first_sent(progress)
+        if progress.receipts:
+            rises = await self._logged.folder.rises(end)
+            self._sent.update((rise.uuid, True) for rise in rises)
+            changes += map(_change, rises)
+        self._sent.turn_over(end, self._logged.folder.folded)
+        return changes, {}
+
+    def _first_sent(self, progress: Progress) -> list[StatusChange]:
+        changes: list[StatusChange] = []
+        sent = self._sent
+        for uuid, (user_id, back) in progress.sent.items():
+            # A copy that was read back from the store does not know what has become of the message since.
+            if back.unsent and sent[uuid] is None:
+                back.unsent = False
+                sent[uuid] = True
+                key, seq, sender, has_client_id = back.conversation, back.seq, back.send_id, back.has_client_id
+                changes.append(StatusChange(uuid, key, seq, sender, has_client_id, MessageStatus.SENT, user_id))
+        return changes
+
+
+def _change(rise: Rise) -> StatusChange:
+    return StatusChange(
+        *(rise.uuid, rise.conversation, rise.seq, rise.send_id, rise.has_client_id),
+        *(MessageStatus(rise.status), rise.user_id),
+    )
