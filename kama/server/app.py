@@ -60,6 +60,8 @@ log = structlog.get_logger("kama.node")
 
 _CLOSE_BATCH = 200
 _CLOSE_PAUSE = 0.05
+# What is shown as sent within this time is one batch: nobody waits for it but who looks at statuses.
+_GATHER = 0.02
 # More refused frames than a client with a fault makes; past that it is closed with 4009.
 _REFUSALS_PER_SECOND = 20
 _REFUSALS_AT_ONCE = 600
@@ -91,7 +93,7 @@ class Node:
         self.broker = _broker(settings, self.name, self.journal)
         self.directory = self._directory()
         self.peers = Peers(self.directory, self.broker, self.registry, self.delivery, self.membership, self.journal)
-        self.status = StatusWriter(self.progress, self.cache, self.peers.notify, self.journal)
+        self.status = StatusWriter(self.progress, self.cache, self.peers.notify, self.journal, gather=_GATHER)
         self.retries = Retries(self.messages.uuids) if settings.node.mode == "kafka" else None
         self.chat = ChatServer(
             self.broker,
@@ -120,7 +122,7 @@ class Node:
             self.journal,
         )
         self._left, self._turn = self.sessions.left, WriteTurn()
-        self._backlog = StoreBacklog(self.messages, self.progress)
+        self._backlog = StoreBacklog(self.messages, self.progress, self.status.marked)
         self._conn_limits = ConnLimits(limits.channel_size, limits.send_back_max_bytes, limits.resume_max)
         self._welcome = self._welcome_frame()
         self.view = NodeView(self)

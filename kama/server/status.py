@@ -1,7 +1,7 @@
 """StatusWriter: what was written to sockets becomes message status and cursors, a batch at a time.
 
-A batch forms by itself: while one transaction commits, the next marks gather, one entry per message and one
-per (user, conversation) however often they are marked.
+A batch forms by itself: for a moment, and while one transaction commits, the next marks gather, one entry per message
+and one per (user, conversation) however often they are marked.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from kama.server.traffic import HighMark, StatusName
 log = structlog.get_logger("kama.status")
 
 _RETRY_MAX = 5.0
+_NOTHING: Mapping[str, list[int]] = {}
 _NAMES: Mapping[MessageStatus, StatusName] = {
     MessageStatus.SENT: "sent",
     MessageStatus.DELIVERED: "delivered",
@@ -32,7 +33,8 @@ _NAMES: Mapping[MessageStatus, StatusName] = {
 
 
 class StatusWriter:
-    """`notify(user_id, frame)` tells a sender, on whatever connections it has."""
+    """`notify(user_id, frame)` tells a sender, on whatever connections it has. `gather`: for so many seconds marks come
+    together before a batch begins."""
 
     def __init__(
         self,
@@ -40,11 +42,14 @@ class StatusWriter:
         cache: HistoryCache,
         notify: Callable[[str, bytes], None],
         journal: Journal | None = None,
+        *,
+        gather: float = 0.0,
     ) -> None:
         self._store = store
         self._cache = cache
         self._notify = notify
         self._journal = journal or Journal()
+        self._gather = gather
         self._next = Progress()
         self._in_hand = Progress()
         self.mark = HighMark()
@@ -57,7 +62,8 @@ class StatusWriter:
     @property
     def depth(self) -> int:
         """Marks not yet committed."""
-        return sum(len(marked.sent) + len(marked.cursors) for marked in (self._next, self._in_hand))
+        marked = (self._next, self._in_hand)
+        return sum(len(progress.sent) + sum(map(len, progress.cursors.values())) for progress in marked)
 
     def mark_sent(self, user_id: str, back: MessageBack, advance: bool, connection: str = "") -> None:
         """`back` was written to a socket of `user_id`; `advance`: and so was everything before it."""
@@ -67,21 +73,31 @@ class StatusWriter:
             if uuid not in self._in_hand.sent:
                 self._journal.written(uuid, user_id, connection, back.accepted_ms, back.live)
         if advance:
-            key, seq = (user_id, back.conversation), back.seq
-            seqs = progress.cursors.get(key)
-            if seqs is None:
-                progress.cursors[key] = [seq, 0, 0]
+            conversation, seq = back.conversation, back.seq
+            cursors = progress.cursors.get(user_id)
+            if cursors is None:
+                progress.cursors[user_id] = {conversation: [seq, 0, 0]}
+            elif (seqs := cursors.get(conversation)) is None:
+                cursors[conversation] = [seq, 0, 0]
             elif seqs[0] < seq:
                 seqs[0] = seq
         if self._is_idle:
             self._wake_up()
+
+    def marked(self, user_id: str) -> dict[str, int]:
+        """Up to which seq the user was sent each conversation, as far as that is not committed yet."""
+        found: dict[str, int] = {}
+        for progress in (self._in_hand, self._next):
+            for conversation, (sent_seq, _, _) in progress.cursors.get(user_id, _NOTHING).items():
+                found[conversation] = max(sent_seq, found.get(conversation, 0))
+        return found
 
     def mark_received(self, user_id: str, conversation: str, seq: int, status: MessageStatus) -> None:
         """A receipt: `user_id` has received or read everything of the conversation up to `seq`."""
         key = (user_id, conversation, status)
         self._next.receipts[key] = max(seq, self._next.receipts.get(key, 0))
         # Who has read has received, and who has received was sent.
-        seqs = self._next.cursors.setdefault((user_id, conversation), [0, 0, 0])
+        seqs = self._next.cursors.setdefault(user_id, {}).setdefault(conversation, [0, 0, 0])
         for level in range(status):
             seqs[level] = max(seqs[level], seq)
         self._wake_up()
@@ -109,6 +125,8 @@ class StatusWriter:
                 self._is_idle = True
                 await self._wake.wait()
                 continue
+            if self._gather and not self._closed:
+                await asyncio.sleep(self._gather)
             progress, self._next = self._next, Progress()
             self._in_hand = progress
             started = time.perf_counter()

@@ -103,6 +103,16 @@ async def test_what_was_written_to_the_receiver_is_sent_and_its_cursor_moves(des
     assert await desk.cursor("U2") == (1, 0, 0)
 
 
+async def test_what_is_marked_is_known_before_it_is_committed(desk: Desk) -> None:
+    first, second = await desk.insert(("U1", "U2"), ("U1", "U2"))
+    desk.writer.mark_sent("U2", first, advance=True)
+    desk.writer.mark_sent("U2", second, advance=True)
+    assert desk.writer.marked("U2") == {KEY: 2}
+    assert desk.writer.marked("U1") == {}
+    await desk.settled()
+    assert desk.writer.marked("U2") == {}
+
+
 async def test_the_senders_own_echo_is_not_sent_but_moves_its_cursor(desk: Desk) -> None:
     """KamaChat defect 8: the sender's echo made a message count as sent."""
     (back,) = await desk.insert(("U1", "U2"))

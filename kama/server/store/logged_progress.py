@@ -26,7 +26,7 @@ class LoggedProgress(ProgressStore):
         record = ProgressRecord(
             time.time_ns() // 1_000_000,
             list(progress.sent),
-            [(user, key, sent, delivered, read) for (user, key), (sent, delivered, read) in progress.cursors.items()],
+            list(progress.moves),
             [(user, key, status, seq) for (user, key, status), seq in progress.receipts.items()],
         )
         async with self._logged.turn:

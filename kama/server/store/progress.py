@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,13 +22,20 @@ _Row = Row[Any]
 
 @dataclass(slots=True)
 class Progress:
-    """One batch. `sent`: uuid -> the user it was first written to, and the message. `cursors`: (user, conversation)
-    -> the highest [sent, delivered, read] seqs. `receipts`: (user, conversation, status) -> seq, for messages that
+    """One batch. `sent`: uuid -> the user it was first written to, and the message. `cursors`: user -> conversation ->
+    the highest [sent, delivered, read] seqs. `receipts`: (user, conversation, status) -> seq, for messages that
     others sent up to it."""
 
     sent: dict[int, tuple[str, MessageBack]] = field(default_factory=dict)
-    cursors: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+    cursors: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     receipts: dict[tuple[str, str, MessageStatus], int] = field(default_factory=dict)
+
+    @property
+    def moves(self) -> Iterator[tuple[str, str, int, int, int]]:
+        """The cursors: user, conversation, sent, delivered and read seq."""
+        for user, its_own in self.cursors.items():
+            for conversation, (sent, delivered, read) in its_own.items():
+                yield user, conversation, sent, delivered, read
 
     def __bool__(self) -> bool:
         return bool(self.sent or self.cursors or self.receipts)
@@ -74,7 +81,7 @@ class ProgressStore:
             for (user_id, conversation, status), seq in progress.receipts.items():
                 rows = await self._mark_received(tx, user_id, conversation, status, seq)
                 changes += [_change(row, status, user_id) for row in rows]
-            await self._move_cursors(tx, progress.cursors)
+            await self._move_cursors(tx, sorted(progress.moves))
             versions = await self._touch(tx, sorted({change.conversation for change in changes}))
         return changes, versions
 
@@ -104,20 +111,10 @@ class ProgressStore:
         )
         return (await tx.execute(statement.returning(*_CHANGED))).all()
 
-    async def _move_cursors(self, tx: AsyncConnection, moved: Mapping[tuple[str, str], Sequence[int]]) -> None:
-        if not moved:
-            return
-        rows = [
-            {
-                "user": user,
-                "key": key,
-                "to_sent_seq": seqs[0],
-                "to_delivered_seq": seqs[1],
-                "to_read_seq": seqs[2],
-            }
-            for (user, key), seqs in sorted(moved.items())
-        ]
-        await tx.execute(_MOVE_CURSOR, rows)
+    async def _move_cursors(self, tx: AsyncConnection, moves: Sequence[tuple[str, str, int, int, int]]) -> None:
+        names = ("user", "key", "to_sent_seq", "to_delivered_seq", "to_read_seq")
+        if moves:
+            await tx.execute(_MOVE_CURSOR, [dict(zip(names, move, strict=True)) for move in moves])
 
     async def _touch(self, tx: AsyncConnection, keys: Sequence[str]) -> dict[str, int]:
         versions: dict[str, int] = {}
