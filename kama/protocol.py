@@ -327,7 +327,7 @@ def build_message(request: ChatMessageRequest, uuid: int, seq: int, created_ms: 
         type=request.type,
         content=request.content,
         url=request.url,
-        created_at=local_time(created_ms),
+        created_at=_local_second(created_ms // 1000),
         uuid=str(uuid),
         session_id=request.session_id,
         seq=seq,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Callable, Collection
+from typing import NoReturn
 
 from kama.errors import Busy, Forbidden, KamaError, NoSuchGroup, RateLimited
 from kama.protocol import (
@@ -111,7 +112,8 @@ class ChatServer:
         Raises BadFrame, Forbidden, NoSuchGroup, RateLimited, and Busy when there was no room in time.
         """
         ephemeral = self._check(request, sender)
-        self._take_token(sender.user_id)
+        if wait := self._buckets.take(sender.user_id):
+            self._refuse_rate(wait)
         if request.receive_id[0] == "G":
             self._check_member(request, await self._membership.members(request.receive_id))
         uuid = await self._uuid(request)
@@ -132,7 +134,8 @@ class ChatServer:
             members = self._membership.known(receive_id)
             if members is None:
                 return False
-        self._take_token(sender.user_id)
+        if wait := self._buckets.take(sender.user_id):
+            self._refuse_rate(wait)
         if members is not None:
             self._check_member(request, members)
         uuid = self._ids.next()
@@ -146,18 +149,18 @@ class ChatServer:
 
     def _note_accepted(self, record: Record, connection: str) -> None:
         self.counters.accepted += 1
-        self.mark.see(self._broker.waiting)
+        waiting = self._broker.waiting
+        if waiting:
+            self.mark.see(waiting)
         request = record.request
         size = len(request.content) + len(request.av_data)
         self._journal.accepted(
             record.uuid, record.key, request.send_id, request.receive_id, request.type, size, connection
         )
 
-    def _take_token(self, user_id: str) -> None:
-        wait = self._buckets.take(user_id)
-        if wait > 0:
-            self.counters.rate_limited += 1
-            raise RateLimited("more messages than limits.messages_per_second and limits.burst", retry_after=wait)
+    def _refuse_rate(self, wait: float) -> NoReturn:
+        self.counters.rate_limited += 1
+        raise RateLimited("more messages than limits.messages_per_second and limits.burst", retry_after=wait)
 
     async def _uuid(self, request: ChatMessageRequest) -> int:
         """A new id, or for a retry the one of the first try."""

@@ -47,12 +47,10 @@ class Delivery:
         online: list[UserConn] = []
         for user_id in users:
             online += connections_of(user_id)
-        depth = 0
-        for conn in online:
-            if conn.depth > depth:
-                depth = conn.depth
+        journal = self._journal
+        depth = max([conn.depth for conn in online], default=0) if journal.traffic.queued else 0
         # Noted before: the first that a connection is offered in a turn of the loop is written at once.
-        self._journal.routed(back.uuid, back.conversation, back.seq, len(users), len(online), depth)
+        journal.routed(back.uuid, back.conversation, back.seq, len(users), len(online), depth)
         for conn in online:
             conn.offer(back)
         self.offered += len(online)

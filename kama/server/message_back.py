@@ -36,10 +36,6 @@ class MessageBack(Struct, gc=False):
         """The sender sees it too, but call signals are for the receiver alone."""
         return user_id != self.send_id or self.type != _SIGNAL or self.pulled or self.receive_id == user_id
 
-    def counts_as_sent_to(self, user_id: str) -> bool:
-        """The sender's own echo does not count, but a note to oneself has no other receiver."""
-        return user_id != self.send_id or self.receive_id == user_id
-
 
 def message_back(
     conversation: str, message: Message, *, frame: bytes | None = None, pulled: bool = False, live: bool = False

@@ -22,12 +22,15 @@ class _Gap:
 
 @dataclass(slots=True)
 class Pushed:
-    """`is_live` turns true once the login's backlog is written. One loop owns it."""
+    """`is_live` turns true once the login's backlog is written. One loop owns it.
+
+    `gaps`: what was left to the client to pull, by conversation.
+    """
 
     is_live: bool = False
     _last: dict[str, int] = field(default_factory=dict)
     _behind: dict[str, int] = field(default_factory=dict)
-    _gaps: dict[str, _Gap] = field(default_factory=dict)
+    gaps: dict[str, _Gap] = field(default_factory=dict)
 
     def last(self, conversation: str) -> int | None:
         """The last seq given to the connection; None when it was given nothing yet."""
@@ -71,7 +74,7 @@ class Pushed:
 
     def leave_to_pull(self, conversation: str, pushed: int, last_seq: int) -> None:
         """Catch-up ended at `pushed`; live messages go on after `last_seq`."""
-        self._gaps[conversation] = _Gap(pushed, last_seq)
+        self.gaps[conversation] = _Gap(pushed, last_seq)
         self._last[conversation] = last_seq
 
     def next_behind(self) -> tuple[str, int, int] | None:
@@ -87,12 +90,12 @@ class Pushed:
 
     def advances(self, back: MessageBack) -> bool:
         """Whether everything before a message that was written out has been too: then the user's cursor may move."""
-        gap = self._gaps.get(back.conversation) if self._gaps else None
+        gap = self.gaps.get(back.conversation) if self.gaps else None
         if gap is None:
             return not back.pulled
         if not back.pulled or back.seq != gap.at + 1:
             return False
         gap.at = back.seq
         if gap.at >= gap.end:
-            del self._gaps[back.conversation]
+            del self.gaps[back.conversation]
         return True

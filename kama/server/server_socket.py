@@ -221,30 +221,25 @@ class ServerSocket(asyncio.Protocol):
         return self.write_made(b"".join(map(text_frame, payloads)))
 
     def write_made(self, frames: bytes) -> int | None:
-        if self.close_sent or self._lost or self.transport.is_closing():
-            return None
-        return self._write(frames)
-
-    def _write(self, data: bytes) -> int:
         """To the system at once, where nothing is waiting and it may be seen: uvloop's transport would do it at the end
-        of the loop's turn, and until then nobody could tell that it is out. The connection is open.
-
-        Gives the bytes that wait in this process.
-        """
-        if self._fd >= 0 and not self.transport.get_write_buffer_size():
+        of the loop's turn, and until then nobody could tell that it is out."""
+        transport = self.transport
+        if self.close_sent or self._lost or transport.is_closing():
+            return None
+        if self._fd >= 0 and not transport.get_write_buffer_size():
             try:
-                written = os.write(self._fd, data)
+                written = os.write(self._fd, frames)
             except OSError:
                 written = 0  # its buffer is full, or the connection lost: the transport finds out
-            if written == len(data):
+            if written == len(frames):
                 return 0
-            data = data[written:]
-        self.transport.write(data)
-        return self.transport.get_write_buffer_size()
+            frames = frames[written:]
+        transport.write(frames)
+        return transport.get_write_buffer_size()
 
     def _answer_ping(self, payload: bytes) -> None:
-        if self.can_write and self._is_open:
-            self._write(make_frame(PONG, payload))
+        if self.can_write:
+            self.write_made(make_frame(PONG, payload))
 
     # --- ending
 
@@ -252,7 +247,7 @@ class ServerSocket(asyncio.Protocol):
         if self._is_open:
             # A close frame has 123 bytes for the reason (RFC 6455, section 5.5).
             short = reason.encode()[:_REASON_MAX].decode(errors="ignore").encode()
-            self._write(make_frame(CLOSE, code.to_bytes(2, "big") + short))
+            self.write_made(make_frame(CLOSE, code.to_bytes(2, "big") + short))
             self._end(code, reason)
 
     def _refuse(self, code: int, reason: str) -> None:
@@ -286,8 +281,7 @@ class ServerSocket(asyncio.Protocol):
         self.ended = self.ended or (code, reason)
         self._stop_keep_alive()
         if not self.transport.is_closing():
-            if not self.close_sent:
-                self._write(make_frame(CLOSE, payload))
+            self.write_made(make_frame(CLOSE, payload))
             self.transport.close()
         self._cut_off_later()
         self._end_reading()
@@ -319,7 +313,7 @@ class ServerSocket(asyncio.Protocol):
         self._keep_alive = None
         if self._is_open:
             self._heard = False
-            self._write(make_frame(PING, b""))
+            self.write_made(make_frame(PING, b""))
             self._keep_alive = self._loop.call_later(self._ping_timeout, self._look_for_pong)
 
     def _look_for_pong(self) -> None:

@@ -68,7 +68,8 @@ class StatusWriter:
     def mark_sent(self, user_id: str, back: MessageBack, advance: bool, connection: str = "") -> None:
         """`back` was written to a socket of `user_id`; `advance`: and so was everything before it."""
         progress, uuid = self._next, back.uuid
-        if uuid not in progress.sent and back.counts_as_sent_to(user_id):
+        # The sender's own echo does not count, but a note to oneself has no other receiver.
+        if uuid not in progress.sent and (user_id != back.send_id or user_id == back.receive_id):
             progress.sent[uuid] = (user_id, back)
             if uuid not in self._in_hand.sent:
                 self._journal.written(uuid, user_id, connection, back.accepted_ms, back.live)

@@ -50,7 +50,10 @@ class PicowsSocket(ServerSocket):
             payload = lone_text(data, self._parsers.max_size)
             if payload is not None:
                 self._heard = True
-                self._take(payload, is_text=True)
+                if self._owner is not None and payload.isascii() and not (self._held or self.close_sent):
+                    self._owner.on_frame(payload)
+                else:
+                    self._take(payload, is_text=True)
                 return
         super().data_received(data)
 

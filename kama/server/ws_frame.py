@@ -17,4 +17,7 @@ def make_frame(first: int, payload: bytes) -> bytes:
 
 
 def text_frame(payload: bytes) -> bytes:
+    size = len(payload)
+    if 126 <= size < 1 << 16:  # what a chat message nearly always is
+        return _LONG(TEXT, 126, size) + payload
     return make_frame(TEXT, payload)

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import structlog
 
 from kama.errors import CloseCode, KamaError
-from kama.protocol import AckFrame, encode, error_frame
+from kama.protocol import AckFrame, MessageType, encode, error_frame
 from kama.server.auth import Identity
 from kama.server.broker import Record, Stored
 from kama.server.catch_up import Backlog, CatchUp
@@ -32,6 +32,8 @@ from kama.server.write_turn import WriteTurn
 from kama.server.ws_frame import text_frame
 
 log = structlog.get_logger("kama.gateway")
+
+_SIGNAL = int(MessageType.AUDIO_OR_VIDEO)
 
 OnFrame = Callable[["UserConn", bytes], Coroutine[Any, Any, None] | None]
 """Takes one message of a client. What it gives is what has to be waited for before the next one."""
@@ -204,24 +206,24 @@ class UserConn:
 
     def _write_at_once(self, back: MessageBack) -> bool:
         """The first of a turn of the loop needs no queue; what comes after it in the same turn gathers. So does an echo
-        that an ack will follow."""
+        that an ack will follow, and a call signal that its sender may not be shown."""
         user_id, socket = self.identity.user_id, self.socket
-        if user_id == back.send_id and (back.has_client_id or not back.is_shown_to(user_id)):
+        if user_id == back.send_id and (back.has_client_id or back.type == _SIGNAL):
             return False
         if not socket.can_write or not self.turn.is_first(self):
             return False
-        frame = back.made
-        unsent = socket.write_made(frame)
+        unsent = socket.write_made(back.made)
         if unsent is None:
             return False
         self.counters.written += 1
         traffic = self.journal.traffic
         traffic.written += 1
-        traffic.written_bytes += len(frame)
+        traffic.written_bytes += len(back.made)
         if unsent:
             self._report_later((back,))
         else:
-            self.sent(user_id, back, self.pushed.advances(back), self.id)
+            pushed = self.pushed
+            self.sent(user_id, back, not pushed.gaps or pushed.advances(back), self.id)
         return True
 
     def offer_control(self, frame: bytes) -> None:
