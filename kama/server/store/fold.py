@@ -16,21 +16,13 @@ import signal
 import sqlite3
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kama.protocol import Message, conversation_id, participants
-from kama.server.store.log import Record, read_log
-from kama.server.store.log_records import (
-    MESSAGES,
-    ProgressRecord,
-    Report,
-    Rise,
-    read_messages,
-    read_progress,
-    write_report,
-)
+from kama.server.store.chunk import COLUMNS, Chunk
+from kama.server.store.log_reading import Record, read_log
+from kama.server.store.log_records import ProgressRecord, Report, Rise, write_report
 
 _NICE = 5
 _CHUNK_BYTES = 4 << 20
@@ -38,12 +30,7 @@ _CHECKPOINT_BYTES = 32 << 20
 _RETRY_FIRST = 0.05
 _RETRY_MAX = 2.0
 _PAGES_BETWEEN_CHECKPOINTS = 4000
-_COLUMNS = (
-    "uuid", "conversation", "seq", "session_id", "type", "content", "url", "send_id", "send_name", "send_avatar",
-    "receive_id", "file_type", "file_name", "file_size", "av_data", "status", "client_msg_id", "created_at", "send_at",
-)  # fmt: skip
-_INSERT = f"INSERT INTO message ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
-_STATUS, _SEND_AT = _COLUMNS.index("status"), _COLUMNS.index("send_at")
+_INSERT = f"INSERT INTO message ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
 _SEQ = """
 INSERT INTO conversation (conversation, last_seq, version) VALUES (?, ?, 1)
 ON CONFLICT (conversation) DO UPDATE SET last_seq = max(last_seq, excluded.last_seq), version = version + 1
@@ -66,75 +53,6 @@ AND seq > (SELECT CASE :status WHEN 3 THEN read_seq ELSE delivered_seq END FROM 
            WHERE user_id = :user AND conversation = :conversation)
 RETURNING uuid, conversation, seq, send_id, client_msg_id
 """
-
-Row = list[Any]
-
-
-class Chunk:
-    """Records that are folded in one transaction, put together so that most rows are written once."""
-
-    def __init__(self, records: Iterable[Record]) -> None:
-        self.rows: dict[int, Row] = {}
-        self.seqs: dict[str, int] = {}
-        self.new: list[tuple[str, str]] = []
-        self.sent: dict[int, int] = {}
-        self.cursors: dict[tuple[str, str], list[int]] = {}
-        self.receipts: list[tuple[int, ProgressRecord]] = []
-        self.end = 0
-        for record in records:
-            self.end = record.end
-            if record.kind == MESSAGES:
-                for message in read_messages(record.content):
-                    self._add_message(message)
-            else:
-                self._add_progress(read_progress(record.content), record.end)
-
-    def _add_message(self, message: Message) -> None:
-        conversation = conversation_id(message.send_id, message.receive_id)
-        self.rows[int(message.uuid)] = _row(message, conversation)
-        self.seqs[conversation] = message.seq
-        if message.seq == 1:
-            # A new 1:1 conversation is someone's to catch up with from its first message on.
-            self.new += [(user, conversation) for user in sorted(set(participants(conversation) or ()))]
-
-    def _add_progress(self, progress: ProgressRecord, end: int) -> None:
-        rows, cursors = self.rows, self.cursors
-        for uuid in progress.sent:
-            row = rows.get(uuid)
-            if row is None:
-                self.sent.setdefault(uuid, progress.at)
-            elif row[_STATUS] < 1:
-                row[_STATUS], row[_SEND_AT] = 1, progress.at
-        for user, conversation, *seqs in progress.cursors:
-            key = (user, conversation)
-            known = cursors.get(key)
-            cursors[key] = seqs if known is None else list(map(max, known, seqs))
-        if progress.receipts:
-            self.receipts.append((end, progress))
-
-
-def _row(message: Message, conversation: str) -> Row:
-    return [
-        int(message.uuid),
-        conversation,
-        message.seq,
-        message.session_id,
-        message.type,
-        message.content,
-        message.url,
-        message.send_id,
-        message.send_name,
-        message.send_avatar,
-        message.receive_id,
-        message.file_type,
-        message.file_name,
-        message.file_size,
-        message.av_data or None,
-        message.status,
-        message.client_msg_id or None,
-        message.created_ms,
-        None,
-    ]
 
 
 class Fold:
@@ -180,7 +98,7 @@ class Fold:
             if one_by_one:
                 report.refused = self._insert_what_goes(chunk)
             else:
-                connection.executemany(_INSERT, list(chunk.rows.values()))
+                connection.executemany(_INSERT, chunk.rows)
             connection.executemany(_SEQ, chunk.seqs.items())
             connection.executemany(_OPEN_CURSOR, chunk.new)
             touched = self._mark_sent(chunk.sent)
@@ -202,8 +120,8 @@ class Fold:
 
     def _insert_what_goes(self, chunk: Chunk) -> int:
         """The rest goes into a file beside the log: it was accepted, and is for a person to look at."""
-        refused: list[Row] = []
-        for row in chunk.rows.values():
+        refused: list[list[Any]] = []
+        for row in chunk.rows:
             try:
                 self._connection.execute(_INSERT, row)
             except sqlite3.IntegrityError as error:

@@ -10,47 +10,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from struct import Struct
-from typing import NamedTuple
 
 import structlog
 
+from kama.server.store.log_reading import HEAD, MAGIC, RECORD, Segment, checksum, find_segments, whole_records
+
 log = structlog.get_logger("kama.message_log")
 
-_MAGIC = b"kamalog1"
-_HEAD = Struct("<8s16sQ")  # what it is, the log's id, the position of the first byte after this head
-_RECORD = Struct("<IIB")  # bytes of the content, CRC-32 of kind and content, kind
-_CONTENT_MAX = 1 << 30
 _SEGMENT_BYTES = 64 << 20
 _flush = getattr(os, "fdatasync", os.fsync)  # macOS has no other than fsync
-
-
-class LogBroken(Exception):
-    """The files are not the log that was expected here."""
-
-
-class Record(NamedTuple):
-    """`end` is the position after it."""
-
-    kind: int
-    content: bytes
-    end: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Segment:
-    path: Path
-    start: int
-    size: int  # of its records, whole or not
-
-    @property
-    def end(self) -> int:
-        return self.start + self.size
 
 
 class Log:
@@ -83,7 +53,7 @@ class Log:
 
         At least `folded`: a power cut may have taken the end of a log that the store had already.
         """
-        segments = _segments(self._folder, self._id)
+        segments = find_segments(self._folder, self._id)
         if segments and segments[0].start > folded:
             log.error(
                 "the log begins after what the store has: what was between is lost, as after a power cut",
@@ -95,19 +65,19 @@ class Log:
             if segment.end <= folded:
                 continue
             end = max(end, segment.start)
-            for record in _whole_records(segment, end):
+            for record in whole_records(segment, end):
                 end = record.end
             if end < segment.end or _follows_no_more(segments, number):
                 self._put_aside(segment, end, segments[number + 1 :])
                 break
         return end
 
-    def _put_aside(self, torn: _Segment, end: int, later: list[_Segment]) -> None:
+    def _put_aside(self, torn: Segment, end: int, later: list[Segment]) -> None:
         if end < torn.end:
             with torn.path.open("r+b") as file:
-                file.seek(_HEAD.size + end - torn.start)
+                file.seek(HEAD.size + end - torn.start)
                 (self._folder / f"{end:020}.torn").write_bytes(file.read())
-                file.truncate(_HEAD.size + end - torn.start)
+                file.truncate(HEAD.size + end - torn.start)
             log.warning("the log ended in the middle of a record: cut off", position=end, bytes=torn.end - end)
         for segment in later:
             log.error("a part of the log comes after a gap: put aside", file=segment.path.name)
@@ -120,8 +90,7 @@ class Log:
         if self.end - self._start >= self._segment_bytes:
             self._begin_segment(self.end)
         size = len(content)
-        checksum = zlib.crc32(content, zlib.crc32(bytes([kind])))
-        record = _RECORD.pack(size, checksum, kind) + content
+        record = RECORD.pack(size, checksum(kind, content), kind) + content
         self._is_ragged = True
         written = self._open_file.write(record)
         if written < len(record):
@@ -147,14 +116,14 @@ class Log:
         self._is_ragged = True
 
     def _cut_back(self) -> None:
-        self._open_file.truncate(_HEAD.size + self.end - self._start)
+        self._open_file.truncate(HEAD.size + self.end - self._start)
         self._is_ragged = False
 
     def _begin_segment(self, start: int) -> None:
         path = self._folder / f"{start:020}.log"
         fresh = path.with_suffix(".new")
         with fresh.open("wb") as file:
-            file.write(_HEAD.pack(_MAGIC, self._id, start))
+            file.write(HEAD.pack(MAGIC, self._id, start))
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(path)
@@ -167,7 +136,7 @@ class Log:
 
     def forget(self, position: int) -> None:
         """Remove the segments that end at or before it."""
-        for segment in _segments(self._folder, self._id):
+        for segment in find_segments(self._folder, self._id):
             if segment.end <= position and segment.start < self._start:
                 segment.path.unlink()
 
@@ -177,51 +146,9 @@ class Log:
             self._file = None
 
 
-def read_log(folder: Path, log_id: bytes, start: int, end: int) -> Iterator[Record]:
-    """The records from one position to another, both of which are between records. Raises LogBroken."""
-    for segment in _segments(folder, log_id):
-        if segment.start < end and segment.end > start:
-            for record in _whole_records(segment, max(start, segment.start)):
-                if record.end > end:
-                    return
-                start = record.end
-                yield record
-    if start < end:
-        raise LogBroken(f"expected records up to position {end} in {folder}, got up to {start}")
-
-
-def _segments(folder: Path, log_id: bytes) -> list[_Segment]:
-    """In their order. Raises LogBroken for one of another log."""
-    found: list[_Segment] = []
-    for path in sorted(folder.glob("*.log")):
-        with path.open("rb") as file:
-            head = file.read(_HEAD.size)
-        if len(head) < _HEAD.size or not head.startswith(_MAGIC):
-            raise LogBroken(f"expected a segment of a log, got another file: {path}")
-        _, its_log, start = _HEAD.unpack(head)
-        if its_log != log_id:
-            raise LogBroken(f"expected the log {log_id.hex()} of this database, got {its_log.hex()}: {path}")
-        found.append(_Segment(path, start, path.stat().st_size - _HEAD.size))
-    return found
-
-
-def _follows_no_more(segments: list[_Segment], number: int) -> bool:
+def _follows_no_more(segments: list[Segment], number: int) -> bool:
     """Whether the next segment is not the one that goes on where this one ends."""
     return number + 1 < len(segments) and segments[number + 1].start != segments[number].end
-
-
-def _whole_records(segment: _Segment, position: int) -> Iterator[Record]:
-    with segment.path.open("rb") as file:
-        file.seek(_HEAD.size + position - segment.start)
-        while len(head := file.read(_RECORD.size)) == _RECORD.size:
-            size, checksum, kind = _RECORD.unpack(head)
-            if size > _CONTENT_MAX:
-                return
-            content = file.read(size)
-            if len(content) < size or zlib.crc32(content, zlib.crc32(bytes([kind]))) != checksum:
-                return
-            position += _RECORD.size + size
-            yield Record(kind, content, position)
 
 
 def _sync_folder(folder: Path) -> None:

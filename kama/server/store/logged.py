@@ -22,7 +22,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from kama.errors import SettingsError
 from kama.server.store.database import Database
 from kama.server.store.folder import Folder
-from kama.server.store.log import Log, LogBroken
+from kama.server.store.log import Log
+from kama.server.store.log_reading import LogBroken
 from kama.server.store.look_up import LookUp
 from kama.server.store.schema import log_positions
 from kama.server.traffic import HighMark

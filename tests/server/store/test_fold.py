@@ -23,7 +23,7 @@ from server_builders import THROUGH_A_DATABASE
 from kama.protocol import Message
 from kama.server.store import fold as fold_module
 from kama.server.store.fold import Chunk, Fold
-from kama.server.store.log import LogBroken, read_log
+from kama.server.store.log_reading import LogBroken, read_log
 from kama.server.store.log_records import Rise
 
 PAIRS = [("U1", "U2"), ("U2", "U1"), ("U1", "U1"), ("U1", "U3"), ("U1", "G1")]

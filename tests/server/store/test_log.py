@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from kama.server.store.log import Log, LogBroken, read_log
+from kama.server.store.log import Log
+from kama.server.store.log_reading import LogBroken, read_log
 
 ID = b"the log's own id"
 Written = tuple[int, bytes]
