@@ -20,7 +20,6 @@ from kama.server.store.log import Log
 from kama.server.store.log_records import (
     MESSAGES,
     PROGRESS,
-    ProgressRecord,
     Report,
     read_report,
     write_messages,
@@ -79,7 +78,11 @@ class Archive:
         receipts: Sequence[tuple[str, str, int, int]] = (),
     ) -> None:
         """One record of how far users are."""
-        self.log.append(PROGRESS, write_progress(ProgressRecord(AT, [int(m.uuid) for m in sent], cursors, receipts)))
+        moved: dict[str, dict[str, list[int]]] = {}
+        for user, key, *seqs in cursors:
+            moved.setdefault(user, {})[key] = seqs
+        raised = {(user, key, status): seq for user, key, status, seq in receipts}
+        self.log.append(PROGRESS, write_progress([int(message.uuid) for message in sent], moved, raised, AT))
 
     def fold(self, *, is_durable: bool = False) -> list[Report]:
         with contextlib.closing(Fold(self.file, self.folder, ID, is_durable=is_durable)) as fold:

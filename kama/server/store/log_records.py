@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -82,7 +83,6 @@ class Report(Struct, omit_defaults=True):
     trouble: str = ""
 
 
-write_progress = encode
 read_progress = msgspec.json.Decoder(ProgressRecord).decode
 write_report = encode
 read_report = msgspec.json.Decoder(Report).decode
@@ -91,6 +91,32 @@ read_report = msgspec.json.Decoder(Report).decode
 def write_messages(frames: Iterable[bytes]) -> bytes:
     """From messages in JSON."""
     return _BETWEEN.join(frames)
+
+
+def write_progress(
+    sent: Iterable[int],
+    cursors: Mapping[str, Mapping[str, Sequence[int]]],
+    receipts: Mapping[tuple[str, str, Any], int],
+    at: int,
+) -> bytes:
+    """`cursors`: by user and conversation, the sent, delivered and read seq. `receipts`: the seq by user, conversation
+    and status. `at`: Unix milliseconds."""
+    pushed = {
+        f"{user} {key}": seqs[0]
+        for user, its_own in cursors.items()
+        for key, seqs in its_own.items()
+        if not (seqs[1] or seqs[2])
+    }
+    moved: list[tuple[str, str, int, int, int]] = []
+    if len(pushed) < sum(map(len, cursors.values())):
+        moved += [
+            (user, key, seqs[0], seqs[1], seqs[2])
+            for user, its_own in cursors.items()
+            for key, seqs in its_own.items()
+            if seqs[1] or seqs[2]
+        ]
+    raised = [(user, key, status, seq) for (user, key, status), seq in receipts.items()]
+    return encode(ProgressRecord(at, list(sent), moved, raised, pushed))
 
 
 def read_messages(content: bytes) -> list[LoggedMessage]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from kama.protocol import MessageStatus
 from kama.server.store.lately import Lately
-from kama.server.store.log_records import PROGRESS, ProgressRecord, Rise, write_progress
+from kama.server.store.log_records import PROGRESS, Rise, write_progress
 from kama.server.store.logged import LoggedDatabase
 from kama.server.store.progress import Position, Progress, ProgressStore, StatusChange
 
@@ -23,14 +23,9 @@ class LoggedProgress(ProgressStore):
         return [Position(*found) for found in await self._logged.look_up.positions(user_id)]
 
     async def apply(self, progress: Progress) -> tuple[list[StatusChange], Mapping[str, int]]:
-        record = ProgressRecord(
-            time.time_ns() // 1_000_000,
-            list(progress.sent),
-            list(progress.moves),
-            [(user, key, status, seq) for (user, key, status), seq in progress.receipts.items()],
-        )
+        record = write_progress(progress.sent, progress.cursors, progress.receipts, time.time_ns() // 1_000_000)
         async with self._logged.turn:
-            end = await self._logged.append(PROGRESS, write_progress(record), 0)
+            end = await self._logged.append(PROGRESS, record, 0)
         changes = self._first_sent(progress)
         if progress.receipts:
             rises = await self._logged.folder.rises(end)
