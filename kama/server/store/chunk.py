@@ -15,13 +15,26 @@ from kama.protocol import conversation_id, participants
 from kama.server.store.log_reading import Record
 from kama.server.store.log_records import MESSAGES, LoggedMessage, ProgressRecord, read_messages, read_progress
 
-COLUMNS = (
-    "uuid", "conversation", "seq", "session_id", "type", "content", "url", "send_id", "send_name", "send_avatar",
-    "receive_id", "file_type", "file_name", "file_size", "av_data", "status", "client_msg_id", "created_at", "send_at",
+# What only some messages have comes last: the row of another ends before it.
+_ALWAYS = (
+    "uuid", "conversation", "seq", "session_id", "type", "content", "send_id", "send_name", "send_avatar",
+    "receive_id", "status", "client_msg_id", "created_at", "send_at",
 )  # fmt: skip
+_NO_FILE = ("", "", "0B")
+_SOMETIMES = {"url": "''", "file_type": "''", "file_name": "''", "file_size": "'0B'", "av_data": "NULL"}
 _UNSENT: tuple[int, int | None] = (0, None)  # status, send_at
 
 Row = tuple[Any, ...]
+
+
+def _insert(bound: int) -> str:
+    """A value that is bound costs as much as a message's share of the commit: the rest stands in the statement."""
+    values = ["?"] * bound + list(_SOMETIMES.values())[bound - len(_ALWAYS) :]
+    return f"INSERT INTO message ({', '.join((*_ALWAYS, *_SOMETIMES))}) VALUES ({', '.join(values)})"
+
+
+# By the length of the row.
+INSERTS = {bound: _insert(bound) for bound in (len(_ALWAYS), len(_ALWAYS) + len(_SOMETIMES))}
 
 _uuid_of = attrgetter("uuid")
 _seq_of = attrgetter("seq")
@@ -103,7 +116,7 @@ def _highest(steps: list[ProgressRecord]) -> dict[tuple[str, str], tuple[int, in
 
 def _rows(messages: list[LoggedMessage], conversations: list[str], marks: dict[int, tuple[int, int]]) -> list[Row]:
     mark_of = map(marks.get, map(_uuid_of, messages), repeat(_UNSENT))
-    return [
+    rows: list[Row] = [
         (
             message.uuid,
             conversation,
@@ -111,15 +124,10 @@ def _rows(messages: list[LoggedMessage], conversations: list[str], marks: dict[i
             message.session_id,
             message.type,
             message.content,
-            message.url,
             message.send_id,
             message.send_name,
             message.send_avatar,
             message.receive_id,
-            message.file_type,
-            message.file_name,
-            message.file_size,
-            message.av_data or None,
             status,
             message.client_msg_id or None,
             message.created_ms,
@@ -127,3 +135,8 @@ def _rows(messages: list[LoggedMessage], conversations: list[str], marks: dict[i
         )
         for message, conversation, (status, at) in zip(messages, conversations, mark_of, strict=True)
     ]
+    for number, message in enumerate(messages):
+        file = (message.file_type, message.file_name, message.file_size)
+        if message.url or message.av_data or file != _NO_FILE:
+            rows[number] += (message.url, *file, message.av_data or None)
+    return rows

@@ -17,10 +17,11 @@ import sqlite3
 import sys
 import time
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from kama.server.store.chunk import COLUMNS, Chunk
+from kama.server.store.chunk import INSERTS, Chunk
 from kama.server.store.log_reading import Record, read_log
 from kama.server.store.log_records import ProgressRecord, Report, Rise, write_report
 
@@ -30,7 +31,6 @@ _CHECKPOINT_BYTES = 32 << 20
 _RETRY_FIRST = 0.05
 _RETRY_MAX = 2.0
 _PAGES_BETWEEN_CHECKPOINTS = 4000
-_INSERT = f"INSERT INTO message ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
 _SEQ = """
 INSERT INTO conversation (conversation, last_seq, version) VALUES (?, ?, 1)
 ON CONFLICT (conversation) DO UPDATE SET last_seq = max(last_seq, excluded.last_seq), version = version + 1
@@ -98,7 +98,8 @@ class Fold:
             if one_by_one:
                 report.refused = self._insert_what_goes(chunk)
             else:
-                connection.executemany(_INSERT, chunk.rows)
+                for length, rows in groupby(chunk.rows, len):
+                    connection.executemany(INSERTS[length], rows)
             connection.executemany(_SEQ, chunk.seqs.items())
             connection.executemany(_OPEN_CURSOR, chunk.new)
             touched = self._mark_sent(chunk.sent)
@@ -123,7 +124,7 @@ class Fold:
         refused: list[list[Any]] = []
         for row in chunk.rows:
             try:
-                self._connection.execute(_INSERT, row)
+                self._connection.execute(INSERTS[len(row)], row)
             except sqlite3.IntegrityError as error:
                 refused.append([str(error), *row])
         with (self._folder / "refused.jsonl").open("ab") as file:
