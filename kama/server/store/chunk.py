@@ -15,26 +15,28 @@ from kama.protocol import conversation_id, participants
 from kama.server.store.log_reading import Record
 from kama.server.store.log_records import MESSAGES, LoggedMessage, ProgressRecord, read_messages, read_progress
 
-# What only some messages have comes last: the row of another ends before it.
+# What only some messages have comes last: the row of another ends before it, and the statement has the rest.
 _ALWAYS = (
     "uuid", "conversation", "seq", "session_id", "type", "content", "send_id", "send_name", "send_avatar",
-    "receive_id", "status", "client_msg_id", "created_at", "send_at",
+    "receive_id", "status", "created_at", "send_at",
 )  # fmt: skip
+_SOMETIMES = {
+    "client_msg_id": "NULL", "url": "''", "file_type": "''", "file_name": "''", "file_size": "'0B'", "av_data": "NULL",
+}  # fmt: skip
 _NO_FILE = ("", "", "0B")
-_SOMETIMES = {"url": "''", "file_type": "''", "file_name": "''", "file_size": "'0B'", "av_data": "NULL"}
 _UNSENT: tuple[int, int | None] = (0, None)  # status, send_at
 
 Row = tuple[Any, ...]
 
 
 def _insert(bound: int) -> str:
-    """A value that is bound costs as much as a message's share of the commit: the rest stands in the statement."""
+    """A text that is bound costs a copy, and a None, to which sqlite3 looks for an adapter, twice as much."""
     values = ["?"] * bound + list(_SOMETIMES.values())[bound - len(_ALWAYS) :]
     return f"INSERT INTO message ({', '.join((*_ALWAYS, *_SOMETIMES))}) VALUES ({', '.join(values)})"
 
 
 # By the length of the row.
-INSERTS = {bound: _insert(bound) for bound in (len(_ALWAYS), len(_ALWAYS) + len(_SOMETIMES))}
+INSERTS = {len(_ALWAYS) + more: _insert(len(_ALWAYS) + more) for more in (0, 1, len(_SOMETIMES))}
 
 _uuid_of = attrgetter("uuid")
 _seq_of = attrgetter("seq")
@@ -129,7 +131,6 @@ def _rows(messages: list[LoggedMessage], conversations: list[str], marks: dict[i
             message.send_avatar,
             message.receive_id,
             status,
-            message.client_msg_id or None,
             message.created_ms,
             at,
         )
@@ -138,5 +139,7 @@ def _rows(messages: list[LoggedMessage], conversations: list[str], marks: dict[i
     for number, message in enumerate(messages):
         file = (message.file_type, message.file_name, message.file_size)
         if message.url or message.av_data or file != _NO_FILE:
-            rows[number] += (message.url, *file, message.av_data or None)
+            rows[number] += (message.client_msg_id or None, message.url, *file, message.av_data or None)
+        elif message.client_msg_id:
+            rows[number] += (message.client_msg_id,)
     return rows

@@ -16,7 +16,7 @@ MAGIC = b"kamalog1"
 HEAD = Struct("<8s16sQ")  # what it is, the log's id, the position of the first byte after this head
 RECORD = Struct("<IIB")  # bytes of the content, CRC-32 of kind and content, kind
 _CONTENT_MAX = 1 << 30
-_BLOCK = 1 << 20
+_BLOCK = 1 << 16  # larger ones are memory that the system has to give anew each time
 _CRC_OF_KIND = [zlib.crc32(bytes([kind])) for kind in range(256)]
 
 
