@@ -6,14 +6,21 @@ lists, by what Python has in C.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import repeat
 from operator import attrgetter
 from typing import Any
 
 from kama.protocol import conversation_id, participants
 from kama.server.store.log_reading import Record
-from kama.server.store.log_records import MESSAGES, LoggedMessage, ProgressRecord, read_messages, read_progress
+from kama.server.store.log_records import (
+    MESSAGES,
+    LoggedMessage,
+    ProgressRecord,
+    join_messages,
+    read_messages,
+    read_progress,
+)
 
 # What only some messages have comes last: the row of another ends before it, and the statement has the rest.
 _ALWAYS = (
@@ -24,19 +31,29 @@ _SOMETIMES = {
     "client_msg_id": "NULL", "url": "''", "file_type": "''", "file_name": "''", "file_size": "'0B'", "av_data": "NULL",
 }  # fmt: skip
 _NO_FILE = ("", "", "0B")
+_PIECE_BYTES = 1 << 17
 _UNSENT: tuple[int, int | None] = (0, None)  # status, send_at
 
 Row = tuple[Any, ...]
 
 
-def _insert(bound: int) -> str:
-    """A text that is bound costs a copy, and a None, to which sqlite3 looks for an adapter, twice as much."""
-    values = ["?"] * bound + list(_SOMETIMES.values())[bound - len(_ALWAYS) :]
-    return f"INSERT INTO message ({', '.join((*_ALWAYS, *_SOMETIMES))}) VALUES ({', '.join(values)})"
+def _insert(bound: int, rows: int) -> str:
+    """A text that is bound costs a copy, and a None, to which sqlite3 looks for an adapter, twice as much.
+
+    Rows that share a statement find their place in the tables faster. What one of them is refused for ends the
+    transaction: else SQLite would copy each page first, to be able to take back the statement alone.
+    """
+    values = ", ".join(["?"] * bound + list(_SOMETIMES.values())[bound - len(_ALWAYS) :])
+    conflict = "OR ROLLBACK " if rows > 1 else ""
+    names = ", ".join((*_ALWAYS, *_SOMETIMES))
+    return f"INSERT {conflict}INTO message ({names}) VALUES {', '.join([f'({values})'] * rows)}"
 
 
-# By the length of the row.
-INSERTS = {len(_ALWAYS) + more: _insert(len(_ALWAYS) + more) for more in (0, 1, len(_SOMETIMES))}
+# By the length of a row: for one, and for so many.
+AT_ONCE = 16
+_LENGTHS = (len(_ALWAYS), len(_ALWAYS) + 1, len(_ALWAYS) + len(_SOMETIMES))
+INSERT_ONE = {length: _insert(length, 1) for length in _LENGTHS}
+INSERT_MANY = {length: _insert(length, AT_ONCE) for length in _LENGTHS}
 
 _uuid_of = attrgetter("uuid")
 _seq_of = attrgetter("seq")
@@ -52,33 +69,52 @@ class _Conversations(dict[tuple[str, str], str]):
 
 
 class Chunk:
-    """`rows` are in the order of the log. `seqs`: the last of each conversation. `new`: cursors to be opened.
-    `sent`: when what is not among the rows was sent. `cursors`: the highest seqs. `receipts`: with the position after
-    their record. `end`: the position after the last record."""
+    """`cursors`: the highest seqs. `receipts`: with the position after their record. `end`: the position after the last
+    record. What comes of the messages is there once all `rows` have been read. `seqs`: the last of each conversation.
+    `new`: cursors to be opened. `sent`: status and time of what is not among the rows, but was sent."""
 
     def __init__(self, records: Iterable[Record]) -> None:
         self.end = 0
         self.receipts: list[tuple[int, ProgressRecord]] = []
-        messages: list[LoggedMessage] = []
+        self.seqs: dict[str, int] = {}
+        self.new: list[tuple[str, str]] = []
+        self.sent: dict[int, tuple[int, int]] = {}
+        self._messages: list[bytes] = []
         steps: list[ProgressRecord] = []
         for record in records:
             self.end = record.end
             if record.kind == MESSAGES:
-                messages += read_messages(record.content)
+                self._messages.append(record.content)
             else:
                 progress = read_progress(record.content)
                 steps.append(progress)
                 if progress.receipts:
                     self.receipts.append((record.end, progress))
-        conversations = list(map(_Conversations().__getitem__, map(_ends_of, messages)))
-        seqs = list(map(_seq_of, messages))
-        self.seqs = dict(zip(conversations, seqs, strict=True))
-        self.new = _new_cursors(conversations, seqs) if 1 in seqs else []
         self.cursors = _highest(steps)
-        marks = _first_marks(steps)
-        self.rows = _rows(messages, conversations, marks)
-        known = set(map(_uuid_of, messages))
-        self.sent = {uuid: marks[uuid][1] for uuid in marks.keys() - known}
+        self._marks = _first_marks(steps)
+
+    def rows(self) -> Iterator[list[Row]]:
+        """In the order of the log. A few hundred at a time: those are still in the processor's caches when they are
+        bound, and their memory is the next ones'."""
+        self.seqs, self.new, self.sent = {}, [], dict(self._marks)
+        conversation_of = _Conversations()
+        for content in _pieces(self._messages):
+            messages = read_messages(content)
+            conversations = list(map(conversation_of.__getitem__, map(_ends_of, messages)))
+            seqs = list(map(_seq_of, messages))
+            self.seqs.update(zip(conversations, seqs, strict=True))
+            if 1 in seqs:
+                self.new += _new_cursors(conversations, seqs)
+            yield _rows(messages, conversations, map(self.sent.pop, map(_uuid_of, messages), repeat(_UNSENT)))
+
+
+def _pieces(contents: list[bytes]) -> Iterator[bytes]:
+    start = size = 0
+    for number, content in enumerate(contents, 1):
+        size += len(content)
+        if size >= _PIECE_BYTES or number == len(contents):
+            yield join_messages(contents[start:number])
+            start, size = number, 0
 
 
 def _new_cursors(conversations: list[str], seqs: list[int]) -> list[tuple[str, str]]:
@@ -116,8 +152,9 @@ def _highest(steps: list[ProgressRecord]) -> dict[tuple[str, str], tuple[int, in
     return cursors
 
 
-def _rows(messages: list[LoggedMessage], conversations: list[str], marks: dict[int, tuple[int, int]]) -> list[Row]:
-    mark_of = map(marks.get, map(_uuid_of, messages), repeat(_UNSENT))
+def _rows(
+    messages: list[LoggedMessage], conversations: list[str], marks: Iterable[tuple[int, int | None]]
+) -> list[Row]:
     rows: list[Row] = [
         (
             message.uuid,
@@ -134,7 +171,7 @@ def _rows(messages: list[LoggedMessage], conversations: list[str], marks: dict[i
             message.created_ms,
             at,
         )
-        for message, conversation, (status, at) in zip(messages, conversations, mark_of, strict=True)
+        for message, conversation, (status, at) in zip(messages, conversations, marks, strict=True)
     ]
     for number, message in enumerate(messages):
         file = (message.file_type, message.file_name, message.file_size)

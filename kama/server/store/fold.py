@@ -17,11 +17,11 @@ import sqlite3
 import sys
 import time
 from collections.abc import Iterator
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
-from kama.server.store.chunk import INSERTS, Chunk
+from kama.server.store.chunk import AT_ONCE, INSERT_MANY, INSERT_ONE, Chunk, Row
 from kama.server.store.log_reading import Record, read_log
 from kama.server.store.log_records import ProgressRecord, Report, Rise, write_report
 
@@ -98,8 +98,8 @@ class Fold:
             if one_by_one:
                 report.refused = self._insert_what_goes(chunk)
             else:
-                for length, rows in groupby(chunk.rows, len):
-                    connection.executemany(INSERTS[length], rows)
+                for rows in chunk.rows():
+                    self._insert(rows)
             connection.executemany(_SEQ, chunk.seqs.items())
             connection.executemany(_OPEN_CURSOR, chunk.new)
             touched = self._mark_sent(chunk.sent)
@@ -119,21 +119,30 @@ class Fold:
         report.kept = self._keep(chunk.end)
         return report
 
+    def _insert(self, rows: list[Row]) -> None:
+        """Raises sqlite3.IntegrityError, and then the transaction may be over."""
+        for length, run in groupby(rows, len):
+            alike = list(run)
+            rest = len(alike) // AT_ONCE * AT_ONCE
+            sets = (tuple(chain.from_iterable(alike[at : at + AT_ONCE])) for at in range(0, rest, AT_ONCE))
+            self._connection.executemany(INSERT_MANY[length], sets)
+            self._connection.executemany(INSERT_ONE[length], alike[rest:])
+
     def _insert_what_goes(self, chunk: Chunk) -> int:
         """The rest goes into a file beside the log: it was accepted, and is for a person to look at."""
         refused: list[list[Any]] = []
-        for row in chunk.rows:
+        for row in chain.from_iterable(chunk.rows()):
             try:
-                self._connection.execute(INSERTS[len(row)], row)
+                self._connection.execute(INSERT_ONE[len(row)], row)
             except sqlite3.IntegrityError as error:
                 refused.append([str(error), *row])
         with (self._folder / "refused.jsonl").open("ab") as file:
             file.writelines(write_report(row) + b"\n" for row in refused)
         return len(refused)
 
-    def _mark_sent(self, sent: dict[int, int]) -> set[str]:
+    def _mark_sent(self, sent: dict[int, tuple[int, int]]) -> set[str]:
         touched: set[str] = set()
-        for uuid, at in sent.items():
+        for uuid, (_, at) in sent.items():
             touched.update(row[0] for row in self._connection.execute(_MARK_SENT, (at, uuid)))
         return touched
 

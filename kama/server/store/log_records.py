@@ -93,6 +93,11 @@ def write_messages(frames: Iterable[bytes]) -> bytes:
     return _BETWEEN.join(frames)
 
 
+def join_messages(contents: Iterable[bytes]) -> bytes:
+    """The contents of several records as one."""
+    return _BETWEEN.join(contents)
+
+
 def write_progress(
     sent: Iterable[int],
     cursors: Mapping[str, Mapping[str, Sequence[int]]],
