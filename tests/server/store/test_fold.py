@@ -20,11 +20,13 @@ from hypothesis import strategies as st
 from log_builders import AT, ID, Archive, FoldProcess
 from server_builders import THROUGH_A_DATABASE
 
-from kama.protocol import Message
+from kama.protocol import Message, MessageType, encode
+from kama.server.store import chunk as chunk_module
 from kama.server.store import fold as fold_module
-from kama.server.store.fold import Chunk, Fold
+from kama.server.store.chunk import AT_ONCE, Chunk
+from kama.server.store.fold import Fold
 from kama.server.store.log_reading import LogBroken, read_log
-from kama.server.store.log_records import Rise
+from kama.server.store.log_records import PROGRESS, Rise
 
 PAIRS = [("U1", "U2"), ("U2", "U1"), ("U1", "U1"), ("U1", "U3"), ("U1", "G1")]
 
@@ -52,6 +54,55 @@ def test_messages_become_rows_with_their_seqs_and_cursors(archive: Archive) -> N
     assert archive.execute("SELECT user_id, conversation, sent_seq FROM cursor ORDER BY 1, 2") == [
         ("U1", "U1_U2", 0), ("U1", "U1_U3", 0), ("U2", "U1_U2", 0), ("U3", "U1_U3", 0),
     ]  # fmt: skip
+
+
+FILE = {"url": "/f", "file_type": "image/png", "file_name": "f.png", "file_size": "3KB"}
+KINDS: dict[str, tuple[dict[str, Any], tuple[Any, ...]]] = {
+    "text": ({"content": "hi"}, ("hi", "", "", "", "0B", None, None)),
+    "with an id": ({"content": "hi", "client_msg_id": "c"}, ("hi", "", "", "", "0B", None, "c")),
+    "text with a link": ({"content": "hi", "url": "/u"}, ("hi", "/u", "", "", "0B", None, None)),
+    "file": ({"type": MessageType.FILE, "content": "", **FILE}, ("", *FILE.values(), None, None)),
+    "file without size": ({"type": MessageType.FILE, "content": "", "client_msg_id": "c"}, ("", *[""] * 4, None, "c")),
+    "signal": ({"type": MessageType.AUDIO_OR_VIDEO, "av_data": "{}"}, ("", "", "", "", "", "{}", None)),
+    "empty signal": ({"type": MessageType.AUDIO_OR_VIDEO}, ("", "", "", "", "", None, None)),
+}
+
+
+@pytest.mark.parametrize("order", [[*KINDS], [kind for kind in KINDS for _ in range(2 * AT_ONCE + 1)]])
+def test_a_row_has_all_that_its_message_has_whatever_those_beside_it_have(archive: Archive, order: list[str]) -> None:
+    said: list[tuple[str, Message]] = []
+    common = {"session_id": "S", "send_name": "Ann", "send_avatar": "/a"}
+    for number, kind in enumerate(order):
+        fields = dict(KINDS[kind][0])
+        if "client_msg_id" in fields:
+            fields["client_msg_id"] += str(number)
+        said += [(kind, message) for message in archive.say(("U1", "U2"), **common, **fields)]
+    archive.note(sent=[message for _, message in said[::2]])
+    archive.fold()
+    rows = archive.execute(
+        "SELECT uuid, seq, session_id, send_name, send_avatar, send_id, receive_id, type, created_at, status, send_at, "
+        "content, url, file_type, file_name, file_size, av_data, client_msg_id FROM message ORDER BY uuid"
+    )
+    expected = []
+    for number, (kind, message) in enumerate(said):
+        *texts, client_msg_id = KINDS[kind][1]
+        expected.append((
+            *(int(message.uuid), message.seq, "S", "Ann", "/a", "U1", "U2", message.type, message.created_ms),
+            *((0, None) if number % 2 else (1, AT)),
+            *(*texts, client_msg_id and f"c{number}"),
+        ))  # fmt: skip
+    assert rows == expected
+
+
+def test_what_an_earlier_version_noted_moves_the_same_cursors(archive: Archive) -> None:
+    first, second = archive.say(("U1", "U2"), ("U1", "U2"))
+    cursors = [("U2", "U1_U2", 2, 0, 0), ("U1", "U1_U2", 2, 1, 1)]
+    record = (AT, [int(first.uuid), int(second.uuid)], cursors, [("U2", "U1_U2", 2, 1)])
+    archive.log.append(PROGRESS, encode(record))
+    archive.note(cursors=[("U2", "U1_U2", 1, 0, 0)])
+    archive.fold()
+    assert archive.execute("SELECT status, send_at FROM message ORDER BY seq") == [(2, AT), (1, AT)]
+    assert archive.execute("SELECT * FROM cursor ORDER BY user_id") == [cursors[1], cursors[0]]
 
 
 @pytest.mark.parametrize("is_later", [False, True], ids=["in the same transaction", "in a later one"])
@@ -139,6 +190,10 @@ def test_it_does_not_matter_where_one_transaction_ends_and_the_next_begins(scrip
         play(whole, script)
         apart = whole.beside(Path(name, "apart"))
         assert len(whole.fold()) == 1
+        patch.setattr(chunk_module, "_PIECE_BYTES", 1)
+        pieces = whole.beside(Path(name, "pieces"))
+        assert len(pieces.fold()) == 1
+        assert pieces.seen == whole.seen
         patch.setattr(fold_module, "_CHUNK_BYTES", 1)
         assert len(apart.fold()) == len(script)
         assert apart.seen == whole.seen
@@ -182,6 +237,21 @@ def test_a_message_that_the_database_refuses_is_kept_beside_the_log_and_the_rest
     archive.say(("U1", "U2"))
     (report,) = archive.fold()
     assert (report.refused, archive.execute("SELECT count(*) FROM message")) == (0, [(4,)])
+
+
+@pytest.mark.parametrize("place", [0, AT_ONCE - 1, AT_ONCE, 2 * AT_ONCE])
+def test_of_many_messages_only_the_refused_one_is_left_out(archive: Archive, place: int) -> None:
+    archive.say(("U1", "U2"))
+    archive.fold()
+    archive.execute("UPDATE message SET uuid = -1, seq = ?", 2 + place)
+    said = archive.say(*[("U1", "U2")] * (2 * AT_ONCE + 1))
+    archive.note(sent=said)
+    (report,) = archive.fold()
+    assert (report.refused, report.folded) == (1, archive.log.end)
+    (line,) = (archive.folder / "refused.jsonl").read_text().splitlines()
+    del said[place]
+    rows = [(int(message.uuid), 1) for message in said]
+    assert archive.execute("SELECT uuid, status FROM message WHERE uuid > 0 ORDER BY uuid") == rows
 
 
 def test_the_position_is_of_the_same_transaction_as_what_was_folded(archive: Archive) -> None:

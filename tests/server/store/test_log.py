@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from kama.server.store import log_reading
 from kama.server.store.log import Log
 from kama.server.store.log_reading import LogBroken, read_log
 
@@ -53,11 +54,13 @@ def segments_in(folder: Path) -> list[Path]:
 @given(
     st.lists(st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=60)), max_size=6), max_size=4),
     st.integers(1, 100),
+    st.integers(1, 100),
 )
-def test_what_was_appended_is_read_back_whatever_the_segments_and_restarts(
-    runs: list[list[Written]], segment_bytes: int
+def test_what_was_appended_is_read_back_whatever_the_segments_and_blocks_and_restarts(
+    runs: list[list[Written]], segment_bytes: int, block_bytes: int
 ) -> None:
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(log_reading, "_BLOCK", block_bytes)
         folder = Path(name)
         expected: list[Written] = []
         ends = [0]
