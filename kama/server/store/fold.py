@@ -121,7 +121,7 @@ class Fold:
 
     def _insert(self, rows: list[Row]) -> None:
         """Raises sqlite3.IntegrityError, and then the transaction may be over."""
-        for length, run in groupby(rows, len):
+        for length, run in groupby(sorted(rows, key=len), len):
             alike = list(run)
             rest = len(alike) // AT_ONCE * AT_ONCE
             sets = (tuple(chain.from_iterable(alike[at : at + AT_ONCE])) for at in range(0, rest, AT_ONCE))

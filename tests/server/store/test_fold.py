@@ -94,6 +94,15 @@ def test_a_row_has_all_that_its_message_has_whatever_those_beside_it_have(archiv
     assert rows == expected
 
 
+def test_a_cursor_does_not_go_back(archive: Archive) -> None:
+    """A slower connection of the same user says later how far it is."""
+    archive.say(("U1", "U2"), ("U1", "U2"))
+    for seq in (1, 2, 1):
+        archive.note(cursors=[("U2", "U1_U2", seq, 0, 0)])
+    archive.fold()
+    assert archive.execute("SELECT sent_seq FROM cursor WHERE user_id = 'U2'") == [(2,)]
+
+
 def test_what_an_earlier_version_noted_moves_the_same_cursors(archive: Archive) -> None:
     first, second = archive.say(("U1", "U2"), ("U1", "U2"))
     cursors = [("U2", "U1_U2", 2, 0, 0), ("U1", "U1_U2", 2, 1, 1)]
