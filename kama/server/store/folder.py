@@ -19,8 +19,10 @@ from kama.server.tasks import cancel, spawn
 
 log = structlog.get_logger("kama.folder")
 
-# What gathers meanwhile shares a transaction; whoever reads does not wait for it.
-_EVERY = 0.25
+# What gathers meanwhile shares a transaction; whoever reads does not wait for it. That many bytes are enough: more
+# would make a transaction hardly cheaper, and a reader wait longer.
+_EVERY = 0.5
+_ENOUGH = 2 << 20
 _REPORT_MAX = 64 << 20
 _RESTART_FIRST = 0.1
 _RESTART_MAX = 5.0
@@ -37,6 +39,7 @@ class Folder:
         self._forget = forget
         self._log_id = b""
         self._target = 0
+        self._asked = 0
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._process: Process | None = None
@@ -49,7 +52,7 @@ class Folder:
 
     def open(self, log_id: bytes, folded: int) -> None:
         self._log_id = log_id
-        self.folded = self._target = folded
+        self.folded = self._target = self._asked = folded
 
     def _is_over(self) -> bool:
         return not self._log_id
@@ -59,7 +62,9 @@ class Folder:
     def reach(self, position: int) -> None:
         """Soon: the store is to be brought up to there."""
         self._target = position
-        if self._timer is None:
+        if position - self._asked >= _ENOUGH:
+            self._ask()
+        elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_EVERY, self._ask)
 
     async def wait(self, position: int, patience: float | None = _PATIENCE) -> None:
@@ -95,6 +100,7 @@ class Folder:
         return found
 
     def _ask(self) -> None:
+        self._asked = self._target
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

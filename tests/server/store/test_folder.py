@@ -40,6 +40,24 @@ async def test_it_folds_by_itself_soon_after_it_is_told_of_more(archive: Archive
     assert archive.position == archive.log.end
 
 
+async def test_what_is_enough_for_a_transaction_is_folded_before_its_time(
+    archive: Archive, folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder_module, "_EVERY", 3600)
+    archive.say(("U1", "U2"))
+    folder.reach(archive.log.end)
+    assert folder._task is None, "not yet"
+    monkeypatch.setattr(folder_module, "_ENOUGH", 2 * archive.log.end)
+    for _ in range(2):
+        archive.say(("U1", "U2"))
+        archive.say(("U1", "U2"))
+        folder.reach(archive.log.end)
+        await until(lambda: folder.folded == archive.log.end)
+    archive.say(("U1", "U2"))
+    folder.reach(archive.log.end)
+    assert folder._timer is not None, "what was asked for does not count again"
+
+
 async def test_segments_that_are_folded_are_removed(archive: Archive, folder: Folder) -> None:
     archive.log._segment_bytes = 1
     for _ in range(5):
