@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from kama.server.message_back import MessageBack, message_back
 from kama.server.store.messages import MessageStore
-from kama.server.store.progress import ProgressStore
+from kama.server.store.progress import Position, ProgressStore
 
 
 class StoreBacklog:
@@ -16,8 +16,16 @@ class StoreBacklog:
 
     async def positions(self, user_id: str) -> Sequence[tuple[str, int, int]]:
         positions = await self._progress.positions(user_id)
-        return [(at.conversation, at.sent_seq, at.last_seq) for at in positions]
+        return _plain(positions)
+
+    def positions_now(self, user_id: str) -> Sequence[tuple[str, int, int]] | None:
+        positions = self._progress.positions_now(user_id)
+        return None if positions is None else _plain(positions)
 
     async def page(self, conversation: str, after_seq: int, limit: int) -> list[MessageBack]:
         history = await self._messages.history(conversation, limit, after_seq=after_seq)
         return [message_back(conversation, message) for message in history.messages]
+
+
+def _plain(positions: Sequence[Position]) -> list[tuple[str, int, int]]:
+    return [(at.conversation, at.sent_seq, at.last_seq) for at in positions]

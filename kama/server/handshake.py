@@ -24,6 +24,8 @@ Header = tuple[bytes, bytes]
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _CONNECTIONS = frozenset({b"upgrade", b"keep-alive, upgrade", b"keep-alive,upgrade"})
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")  # 16 bytes in base64
+_TOKEN = rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+"
+_SUBPROTOCOLS = re.compile(rb"%b(, ?%b)*" % (_TOKEN, _TOKEN))
 _PRINTED = b"\t" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))
 _SIZE_MAX, _LINES_MAX = 8192, 128  # of the whole request: `websockets` allows as much for each line
 _NO_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -65,6 +67,7 @@ def _read_usual(request: bytes) -> Handshake | None:
         or not _KEY.fullmatch(key)
         or b"content-length" in found
         or b"transfer-encoding" in found
+        or not _SUBPROTOCOLS.fullmatch(found.get(b"sec-websocket-protocol", b"none"))
     ):
         return None
     return Handshake(target, headers, base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest()))

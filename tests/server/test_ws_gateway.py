@@ -135,6 +135,9 @@ class FakeBacklog:
         await asyncio.sleep(0)
         return [(key, self.cursors.get(key, 0), kept[-1].seq) for key, kept in self.stored.items()]
 
+    def positions_now(self, user_id: str) -> list[tuple[str, int, int]] | None:
+        return None
+
     async def page(self, conversation: str, after_seq: int, limit: int) -> list[MessageBack]:
         for _ in range(3):
             await asyncio.sleep(0)

@@ -145,6 +145,10 @@ class LoggedDatabase(Database):
         # Not up to the log's end: what is there without being synced may still be taken back.
         await self.folder.wait(self._logged)
 
+    @property
+    def is_caught_up(self) -> bool:
+        return self.folder.folded >= self._logged
+
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         await self.catch_up()
@@ -282,6 +286,10 @@ class LoggedProgress(ProgressStore):
     async def positions(self, user_id: str) -> list[Position]:
         await self._logged.catch_up()
         return [Position(*found) for found in await self._logged.look_up.positions(user_id)]
+
+    def positions_now(self, user_id: str) -> list[Position] | None:
+        found = self._logged.look_up.positions_now(user_id) if self._logged.is_caught_up else None
+        return None if found is None else [Position(*position) for position in found]
 
     async def apply(self, progress: Progress) -> tuple[list[StatusChange], Mapping[str, int]]:
         record = ProgressRecord(
