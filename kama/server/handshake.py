@@ -26,8 +26,8 @@ _CONNECTIONS = frozenset({b"upgrade", b"keep-alive, upgrade", b"keep-alive,upgra
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")  # 16 bytes in base64
 _TOKEN = rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+"
 _SUBPROTOCOLS = re.compile(rb"%b(, ?%b)*" % (_TOKEN, _TOKEN))
-_PRINTED = b"\t" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))
-_SIZE_MAX, _LINES_MAX = 8192, 128  # of the whole request: `websockets` allows as much for each line
+_REQUEST = re.compile(rb"GET /[!-~]* HTTP/1\.1\r\n(?:%b:[\t -~\x80-\xff]*\r\n)+\r\n" % _TOKEN)
+_SIZE_MAX, _HEADERS_MAX = 8192, 128  # `websockets` allows as much for each line
 _NO_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _log = logging.getLogger("uvicorn.error")
 
@@ -43,24 +43,21 @@ class Handshake:
 
 def read_handshake(request: bytes) -> Handshake | bytes:
     """Of a whole request, which uvicorn has found to be one; else the answer that refuses it."""
-    return _read_usual(request) or _read_any(request)
+    return read_usual(request) or _read_any(request)
 
 
-def _read_usual(request: bytes) -> Handshake | None:
+def read_usual(request: bytes) -> Handshake | None:
+    """Of any bytes: None unless they are one whole request for a WebSocket, with nothing unusual about it, and nothing
+    after it."""
+    if len(request) > _SIZE_MAX or not _REQUEST.fullmatch(request):
+        return None
     lines = request.split(b"\r\n")
-    if len(request) > _SIZE_MAX or len(lines) > _LINES_MAX:
-        return None
-    if request.translate(None, _PRINTED) != b"\r\n" * (len(lines) - 1):
-        return None
-    method, _, rest = lines[0].partition(b" ")
-    target, _, version = rest.partition(b" ")
-    if method != b"GET" or version != b"HTTP/1.1" or not target.isascii():
-        return None
     headers = [(name.lower(), value.strip(b" \t")) for name, _, value in (line.partition(b":") for line in lines[1:-2])]
     found = dict(headers)
     key = found.get(b"sec-websocket-key", b"")
     if (
         len(found) < len(headers)
+        or len(headers) > _HEADERS_MAX
         or found.get(b"connection", b"").lower() not in _CONNECTIONS
         or found.get(b"upgrade", b"").lower() != b"websocket"
         or found.get(b"sec-websocket-version") != b"13"
@@ -70,7 +67,9 @@ def _read_usual(request: bytes) -> Handshake | None:
         or not _SUBPROTOCOLS.fullmatch(found.get(b"sec-websocket-protocol", b"none"))
     ):
         return None
-    return Handshake(target, headers, base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest()))
+    return Handshake(
+        lines[0][4:-9], headers, base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
+    )
 
 
 def _read_any(request: bytes) -> Handshake | bytes:

@@ -64,7 +64,11 @@ class Upgrade(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._handshake is None and not self._is_answered:
-            self._begin(data)
+            handshake = read_handshake(data)
+            if isinstance(handshake, bytes):
+                self._answer(handshake)
+            else:
+                self.begin(handshake)
             return
         if not self._early:
             self.transport.pause_reading()
@@ -83,11 +87,7 @@ class Upgrade(asyncio.Protocol):
 
     # --- the request
 
-    def _begin(self, request: bytes) -> None:
-        handshake = read_handshake(request)
-        if isinstance(handshake, bytes):
-            self._answer(handshake)
-            return
+    def begin(self, handshake: Handshake) -> None:
         self._handshake = handshake
         root_path = self.config.root_path
         path, _, query = handshake.target.partition(b"?")

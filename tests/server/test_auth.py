@@ -91,6 +91,18 @@ def test_a_secret_must_be_as_long_as_its_algorithm_requires(algorithm: str, need
         TokenKeeper("s" * (needed - 1), algorithm=algorithm)
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        f"-----BEGIN PUBLIC KEY-----\n{'A' * 43}=\n-----END PUBLIC KEY-----\n",
+        '{"kty":"oct","k":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}',
+    ],
+)
+def test_a_key_of_another_kind_is_no_secret(key: str) -> None:
+    with pytest.raises(ValueError, match="another kind of key"):
+        TokenKeeper(key)
+
+
 def test_a_secret_is_measured_in_bytes() -> None:
     TokenKeeper("ü" * 16)
     with pytest.raises(ValueError, match="got 30"):
