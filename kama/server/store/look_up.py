@@ -30,9 +30,12 @@ _POSITIONS = """
 SELECT cursor.conversation, sent_seq, last_seq FROM cursor JOIN conversation USING (conversation) WHERE user_id = ?
 ORDER BY cursor.conversation
 """
+_FEW = 32
+# Seconds. Who is not quick pays with a wait of a hundred times as long, and has some credit: a look may also have taken
+# long because the system ran another program meanwhile.
 _QUICK = 0.001
 _PAUSE = 100
-_FEW = 32
+_CREDIT = 2.0
 
 
 class LookUp:
@@ -81,20 +84,20 @@ class LookUp:
 class QuickLook:
     """Asks on the loop: a trip to a thread and back takes five times as long as the answer, if the disk is awake.
 
-    It may not hold up the loop. It waits for no lock, and gives up on a user with many conversations. After a look
-    that took more than a millisecond, which is a page that memory has not, it looks no more for a hundred times as
-    long: however slow the disk, the loop spends a hundredth of its time on it at most.
+    It may not hold up the loop. It waits for no lock, and gives up on a user with many conversations. When some looks
+    took more than a millisecond, as reading pages that memory has not, it looks no more for a hundred times as long:
+    however slow the disk, the loop waits for it a hundredth of its time.
     """
 
     def __init__(self, database: str, clock: Callable[[], float] = time.perf_counter) -> None:
         self._connection = sqlite3.connect(database, timeout=0, isolation_level=None)
         self._connection.execute("PRAGMA query_only = ON")
         self._clock = clock
-        self._not_before = 0.0
+        self._owed_until = 0.0
 
     def positions(self, user_id: str) -> list[tuple[str, int, int]] | None:
         began = self._clock()
-        if began < self._not_before:
+        if began + _CREDIT < self._owed_until:
             return None
         try:
             found = self._connection.execute(f"{_POSITIONS} LIMIT {_FEW + 1}", (user_id,)).fetchall()
@@ -102,7 +105,7 @@ class QuickLook:
             return None
         took = self._clock() - began
         if took > _QUICK:
-            self._not_before = began + took * _PAUSE
+            self._owed_until = max(began, self._owed_until) + took * _PAUSE
         return found if len(found) <= _FEW else None
 
     def close(self) -> None:
