@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
 import pytest
 from raw_websocket import CLOSE, Raw, frame, raw_connection, upgrade
 from support import RunningNode, bearer, eventually
+
+from kama.server import server_socket
 
 LOGIN = upgrade("/wss?client_id=U1", f"Authorization: {bearer('U1')['Authorization']}")
 
@@ -83,6 +86,22 @@ async def test_who_leaves_without_a_word_is_forgotten(node: RunningNode) -> None
     async with raw_connection(node.port):
         await eventually(lambda: len(node.server.server_state.connections) == 1)
     await eventually(lambda: not node.server.server_state.connections)
+
+
+async def test_a_login_is_answered_in_one_write(node: RunningNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[bytes] = []
+    write = os.write
+
+    def note(number: int, data: bytes) -> int:
+        written.append(data)
+        return write(number, data)
+
+    async with raw_connection(node.port) as raw:
+        monkeypatch.setattr(server_socket.os, "write", note)
+        await raw.write(LOGIN)
+        await logged_in(raw)
+    answer = next(data for data in written if data.startswith(b"HTTP/1.1 101 "))
+    assert b'"welcome"' in answer and b'"caught_up"' in answer
 
 
 async def test_who_is_closed_in_the_turn_of_the_upgrade_is_told_why(node: RunningNode) -> None:

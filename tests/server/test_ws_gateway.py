@@ -238,6 +238,7 @@ async def test_what_came_before_the_start_is_not_forgotten() -> None:
     offer_stored(rig, back(1))
     rig.backlog.cursors["U1_U2"] = 1  # another connection of the user's took it
     async with rig.running():
+        assert not rig.conn.pushed.is_behind
         offer_stored(rig, back(2))
         await eventually(lambda: rig.socket.seqs() == [2])
 
