@@ -26,6 +26,7 @@ from kama.server.channel_broker import ChannelBroker
 from kama.server.chat_server import ChatServer
 from kama.server.delivery import Delivery
 from kama.server.directory import Directory, LocalDirectory
+from kama.server.door import Door
 from kama.server.events import Journal
 from kama.server.guard import EXCEPTION_HANDLERS, guarded
 from kama.server.kafka_records import NODES
@@ -353,6 +354,7 @@ class NodeServer(uvicorn.Server):
 def server_config(app: Starlette, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
+        http=Door,
         ws=websocket_class(settings),
         ws_max_size=settings.limits.message_size,
         ws_ping_interval=settings.server.ping_interval,

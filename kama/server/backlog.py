@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from kama.server.message_back import MessageBack, message_back
 from kama.server.store.messages import MessageStore
-from kama.server.store.progress import ProgressStore
+from kama.server.store.progress import Position, ProgressStore
 
 
 class StoreBacklog:
@@ -22,8 +22,16 @@ class StoreBacklog:
     async def positions(self, user_id: str) -> Sequence[tuple[str, int, int]]:
         marked = self._marked(user_id)
         positions = await self._progress.positions(user_id)
-        return [(at.conversation, max(at.sent_seq, marked.get(at.conversation, 0)), at.last_seq) for at in positions]
+        return _plain(positions, marked)
+
+    def positions_now(self, user_id: str) -> Sequence[tuple[str, int, int]] | None:
+        positions = self._progress.positions_now(user_id)
+        return None if positions is None else _plain(positions, self._marked(user_id))
 
     async def page(self, conversation: str, after_seq: int, limit: int) -> list[MessageBack]:
         history = await self._messages.history(conversation, limit, after_seq=after_seq)
         return [message_back(conversation, message) for message in history.messages]
+
+
+def _plain(positions: Sequence[Position], marked: Mapping[str, int]) -> list[tuple[str, int, int]]:
+    return [(at.conversation, max(at.sent_seq, marked.get(at.conversation, 0)), at.last_seq) for at in positions]

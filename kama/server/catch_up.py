@@ -20,7 +20,33 @@ class Backlog(Protocol):
         """(conversation, the user's sent seq, last seq) of each of the user's conversations."""
         ...
 
+    def positions_now(self, user_id: str) -> Sequence[tuple[str, int, int]] | None:
+        """The same where it can be told without waiting; else None."""
+        ...
+
     async def page(self, conversation: str, after_seq: int, limit: int) -> list[MessageBack]: ...
+
+
+def log_in_at_once(backlog: Backlog, pushed: Pushed, user_id: str) -> SystemFrame | None:
+    """What `CatchUp.log_in` gives, for a user who has been sent everything; None when that is not so, or not known
+    without waiting: nothing has happened then."""
+    positions = None if pushed.is_behind else backlog.positions_now(user_id)
+    if positions is None or any(sent_seq < last_seq for _, sent_seq, last_seq in positions):
+        return None
+    for key, sent_seq, _ in positions:
+        pushed.start(key, sent_seq)
+    pushed.is_live = True
+    return _caught_up(pushed, positions, [])
+
+
+def _caught_up(pushed: Pushed, positions: Sequence[tuple[str, int, int]], behind: list[Behind]) -> SystemFrame:
+    return SystemFrame(
+        content="caught up" if not behind else "caught up in part: pull the rest",
+        event="caught_up",
+        complete=not behind,
+        behind=behind,
+        positions={key: max(last_seq, pushed.last(key) or 0) for key, _, last_seq in positions[:_POSITIONS_MAX]},
+    )
 
 
 class CatchUp:
@@ -79,18 +105,7 @@ class CatchUp:
                 self._pushed.leave_to_pull(key, end, last_seq)
         await self.refill()
         self._pushed.is_live = True
-        return self._caught_up(positions, behind)
-
-    def _caught_up(self, positions: Sequence[tuple[str, int, int]], behind: list[Behind]) -> SystemFrame:
-        return SystemFrame(
-            content="caught up" if not behind else "caught up in part: pull the rest",
-            event="caught_up",
-            complete=not behind,
-            behind=behind,
-            positions={
-                key: max(last_seq, self._pushed.last(key) or 0) for key, _, last_seq in positions[:_POSITIONS_MAX]
-            },
-        )
+        return _caught_up(self._pushed, positions, behind)
 
     async def refill(self) -> None:
         """Bring every conversation that is behind up to what was last offered of it."""

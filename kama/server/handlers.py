@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
+import secrets
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
 from msgspec import Struct
 from starlette.requests import Request
@@ -80,7 +81,7 @@ def _note_refusal(node: Node, client_id: str, error: KamaError) -> None:
 
 
 def _login_parameters(websocket: WebSocket) -> tuple[str, str, bool]:
-    query = websocket.query_params
+    query = dict(parse_qsl(websocket.scope["query_string"].decode("latin-1"), keep_blank_values=True))
     client_id, device = query.get("client_id", ""), query.get("device", "")
     if not is_user_id(client_id):
         raise BadParameter(f"expected client_id=U…, got {client_id[:24]!r}", field="client_id")
@@ -125,11 +126,12 @@ async def _first_frame(node: Node, socket: Socket, client_id: str) -> Identity:
 
 
 def _address(websocket: WebSocket) -> str:
-    return f"{websocket.client.host}:{websocket.client.port}" if websocket.client else ""
+    client: tuple[str, int] | None = websocket.scope["client"]
+    return f"{client[0]}:{client[1]}" if client else ""
 
 
 def new_conn_id() -> str:
-    return uuid.uuid4().hex[:12]
+    return secrets.token_hex(6)
 
 
 async def ws_not_found(websocket: WebSocket) -> None:

@@ -45,6 +45,7 @@ class ServerSocket(asyncio.Protocol):
     """A Socket, but for how frames are read: that is for the classes made of it."""
 
     __slots__ = (
+        "_answer",
         "_connections",
         "_cut_off",
         "_deaf",
@@ -73,13 +74,14 @@ class ServerSocket(asyncio.Protocol):
         self.transport = upgrade.transport
         self._loop = upgrade.loop
         self._connections: set[Any] = upgrade.connections
-        self._ping_interval = upgrade.ping_interval or 0.0
-        self._ping_timeout = upgrade.ping_timeout or 0.0
+        self._ping_interval = upgrade.config.ws_ping_interval or 0.0
+        self._ping_timeout = upgrade.config.ws_ping_timeout or 0.0
         # What TLS writes is not what it is given.
         self._fd: int = self.transport.get_extra_info("socket").fileno() if upgrade.scheme == "ws" else -1
         self.can_write = True
         self.close_sent = False
         self.ended: tuple[int, str] | None = None
+        self._answer = b""  # to the upgrade, until it is written
         self._owner: SocketOwner | None = None
         self._run: Callable[[], Awaitable[None]] | None = None
         self._held = True
@@ -100,8 +102,11 @@ class ServerSocket(asyncio.Protocol):
 
     # --- beginning
 
-    def begin(self, early: bytes) -> None:
-        """The upgrade is answered; `early` came before."""
+    def begin(self, answer: bytes, early: bytes) -> None:
+        """The upgrade is accepted with this answer, which shares a write with what is said in the same turn of the
+        loop; `early` came before."""
+        self._answer = answer
+        self._loop.call_soon(self._write_answer)
         self._connections.add(self)
         self.transport.set_protocol(self)
         if self._ping_interval > 0:
@@ -118,8 +123,13 @@ class ServerSocket(asyncio.Protocol):
         if run is not None:
             await run()
 
+    def _write_answer(self) -> None:
+        if self._answer:
+            self.write_made(b"")
+
     def leave(self) -> None:
         """The task of the upgrade ends: who would have closed this socket in it does so no more."""
+        self._write_answer()
         if self._cut_off is None and (self._owner is None or self._owner.leaves_with_its_task):
             self.transport.close()
 
@@ -226,6 +236,8 @@ class ServerSocket(asyncio.Protocol):
         transport = self.transport
         if self.close_sent or self._lost or transport.is_closing():
             return None
+        if self._answer:
+            frames, self._answer = self._answer + frames, b""
         if self._fd >= 0 and not transport.get_write_buffer_size():
             try:
                 written = os.write(self._fd, frames)

@@ -41,7 +41,6 @@ class PicowsSocket(ServerSocket):
 
     def __init__(self, parsers: FrameParsers, upgrade: Upgrade) -> None:
         super().__init__(upgrade)
-        upgrade.conn.parser.close()  # it holds itself: the handshake would wait for the collector
         self._parsers = parsers
         self._parser: FrameParser | None = None
 

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+
 from websockets.frames import Frame, Opcode
+from websockets.protocol import OPEN
+from websockets.server import ServerProtocol
 
 from kama.errors import CloseCode
 from kama.server.server_socket import ServerSocket
 from kama.server.websocket_upgrade import Upgrade
 
+_log = logging.getLogger("uvicorn.error")
+
 
 class SansIOSocket(ServerSocket):
-    """Frames read by the `websockets` protocol of the handshake, which answers what is no frame."""
+    """Frames read by a `websockets` protocol after its handshake, which answers what is no frame."""
 
     __slots__ = ("_conn",)
 
     def __init__(self, upgrade: Upgrade) -> None:
         super().__init__(upgrade)
-        self._conn = upgrade.conn
+        self._conn = ServerProtocol(state=OPEN, max_size=upgrade.config.ws_max_size, logger=_log)
 
     def _read(self, data: bytes) -> None:
         conn = self._conn

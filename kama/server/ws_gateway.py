@@ -21,7 +21,7 @@ from kama.errors import CloseCode, KamaError
 from kama.protocol import AckFrame, MessageType, encode, error_frame
 from kama.server.auth import Identity
 from kama.server.broker import Record, Stored
-from kama.server.catch_up import Backlog, CatchUp
+from kama.server.catch_up import Backlog, CatchUp, log_in_at_once
 from kama.server.events import Journal
 from kama.server.message_back import MessageBack
 from kama.server.pushed import Pushed
@@ -129,11 +129,23 @@ class UserConn:
         if self.closing is not None:
             return
         self._handle = on_frame
-        self.socket.write_frames([self.welcome])
+        made = text_frame(self.welcome)
         if not self.post_only and not self.pushed.is_live:
-            self._fill()
+            caught_up = log_in_at_once(self.backlog, self.pushed, self.user_id)
+            if caught_up is None:
+                self._fill()
+            else:
+                made += self._count(text_frame(encode(caught_up)))
+        self.socket.write_made(made)
         self.write_out()
         self.socket.listen(self)
+
+    def _count(self, frame: bytes) -> bytes:
+        """One that is written without having been in the queue."""
+        self.counters.written += 1
+        self.journal.traffic.written += 1
+        self.journal.traffic.written_bytes += len(frame)
+        return frame
 
     def close(self, code: int, reason: str = "") -> None:
         """End the connection with this close code. The first call decides; it never waits.

@@ -36,6 +36,7 @@ from support import eventually, make_settings
 
 from kama.server import server_socket as transport
 from kama.server.app import websocket_class
+from kama.server.door import Door
 from kama.server.server_socket import READ_AHEAD
 from kama.server.socket_reader import SocketReader
 from kama.server.websocket import Socket, socket_of
@@ -119,6 +120,7 @@ async def _running(
         app = Starlette()
         config = uvicorn.Config(
             app,
+            http=Door,
             ws=protocol,
             ws_max_size=MAX,
             ws_ping_interval=ping_interval,

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kama.errors import Unauthorised
-from kama.server.auth import ACCESS, REFRESH, ROLES, Identity, TokenKeeper
+from kama.server.auth import ACCESS, REFRESH, ROLES, Identity, TokenKeeper, _QuickJWS
 
 SECRET = "s" * 32
 KEEPER = TokenKeeper(SECRET)
@@ -89,6 +89,18 @@ def test_a_secret_must_be_as_long_as_its_algorithm_requires(algorithm: str, need
     assert keeper.verify(keeper.issue("U1", 60)).user_id == "U1"
     with pytest.raises(ValueError, match=f"at least {needed} bytes for {algorithm}, got {needed - 1}"):
         TokenKeeper("s" * (needed - 1), algorithm=algorithm)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        f"-----BEGIN PUBLIC KEY-----\n{'A' * 43}=\n-----END PUBLIC KEY-----\n",
+        '{"kty":"oct","k":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}',
+    ],
+)
+def test_a_key_of_another_kind_is_no_secret(key: str) -> None:
+    with pytest.raises(ValueError, match="another kind of key"):
+        TokenKeeper(key)
 
 
 def test_a_secret_is_measured_in_bytes() -> None:
@@ -242,3 +254,14 @@ def test_acting_for_somebody_keeps_the_tokens_rights_and_end() -> None:
     admin = Identity("U1", "admin", 99, "id")
     assert admin.acting_as("U2") == Identity("U2", "admin", 99, "id")
     assert admin.acting_as("U1") is admin
+
+
+@given(st.binary(max_size=12) | st.text("AQgw-_=+/ .", max_size=12).map(str.encode))
+def test_a_piece_of_a_token_is_read_as_pyjwt_reads_it(segment: bytes) -> None:
+    def read(jws: type[jwt.PyJWS]) -> bytes | str:
+        try:
+            return jws._decode_base64url_segment(segment, "payload")
+        except jwt.DecodeError as error:
+            return str(error)
+
+    assert read(_QuickJWS) == read(jwt.PyJWS)

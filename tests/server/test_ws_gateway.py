@@ -126,6 +126,7 @@ class FakeBacklog:
     def __init__(self) -> None:
         self.stored: dict[str, list[MessageBack]] = {}
         self.cursors: dict[str, int] = {}
+        self.tells_at_once = False
 
     def store(self, *messages: MessageBack) -> None:
         for message in messages:
@@ -133,6 +134,12 @@ class FakeBacklog:
 
     async def positions(self, user_id: str) -> list[tuple[str, int, int]]:
         await asyncio.sleep(0)
+        return self._positions()
+
+    def positions_now(self, user_id: str) -> list[tuple[str, int, int]] | None:
+        return self._positions() if self.tells_at_once else None
+
+    def _positions(self) -> list[tuple[str, int, int]]:
         return [(key, self.cursors.get(key, 0), kept[-1].seq) for key, kept in self.stored.items()]
 
     async def page(self, conversation: str, after_seq: int, limit: int) -> list[MessageBack]:
@@ -197,6 +204,43 @@ async def test_the_welcome_comes_first_and_the_backlog_before_what_is_live() -> 
         await eventually(lambda: rig.has_event("caught_up"))
     events = [frame.get("event") or frame["seq"] for frame in rig.socket.frames]
     assert events == ["welcome", 1, 2, 3, "caught_up"]
+
+
+async def test_who_has_missed_nothing_is_told_together_with_the_welcome() -> None:
+    rig = Rig()
+    rig.backlog.tells_at_once = True
+    rig.backlog.store(back(1), back(2))
+    rig.backlog.cursors["U1_U2"] = 2
+    async with rig.running(caught_up=False):
+        assert [frame["event"] for frame in rig.socket.frames] == ["welcome", "caught_up"]
+        assert rig.socket.frames[1]["positions"] == {"U1_U2": 2} and rig.socket.frames[1]["complete"]
+        assert (rig.socket.writes, rig.conn._filling) == (1, None)
+        assert rig.conn.counters.written == 1, "of the two, what a client waits for counts"
+        offer_stored(rig, back(2), back(3))
+        assert rig.socket.seqs() == [3]
+
+
+@pytest.mark.parametrize("sent", [0, 1])
+async def test_who_has_missed_something_gets_it_before_being_told(sent: int) -> None:
+    rig = Rig()
+    rig.backlog.tells_at_once = True
+    rig.backlog.store(back(1), back(2))
+    rig.backlog.cursors["U1_U2"] = sent
+    async with rig.running():
+        events = [frame.get("event") or frame["seq"] for frame in rig.socket.frames]
+        assert events == ["welcome", *range(sent + 1, 3), "caught_up"]
+
+
+async def test_what_came_before_the_start_is_not_forgotten() -> None:
+    """A connection is known to all before it is started."""
+    rig = Rig()
+    rig.backlog.tells_at_once = True
+    offer_stored(rig, back(1))
+    rig.backlog.cursors["U1_U2"] = 1  # another connection of the user's took it
+    async with rig.running():
+        assert not rig.conn.pushed.is_behind
+        offer_stored(rig, back(2))
+        await eventually(lambda: rig.socket.seqs() == [2])
 
 
 async def test_the_first_message_of_a_turn_goes_out_at_once_and_the_others_together() -> None:

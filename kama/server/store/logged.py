@@ -135,6 +135,10 @@ class LoggedDatabase(Database):
         # Not up to the log's end: what is there without being synced may still be taken back.
         await self.folder.wait(self._logged)
 
+    @property
+    def is_caught_up(self) -> bool:
+        return self.folder.folded >= self._logged
+
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         await self.catch_up()

@@ -22,6 +22,10 @@ class LoggedProgress(ProgressStore):
         await self._logged.catch_up()
         return [Position(*found) for found in await self._logged.look_up.positions(user_id)]
 
+    def positions_now(self, user_id: str) -> list[Position] | None:
+        found = self._logged.look_up.positions_now(user_id) if self._logged.is_caught_up else None
+        return None if found is None else [Position(*position) for position in found]
+
     async def apply(self, progress: Progress) -> tuple[list[StatusChange], Mapping[str, int]]:
         record = write_progress(progress.sent, progress.cursors, progress.receipts, time.time_ns() // 1_000_000)
         async with self._logged.turn:

@@ -69,6 +69,19 @@ async def folded_rows(database: LoggedDatabase) -> int:
         return len((await connection.execute(select(table.c.uuid))).all())
 
 
+# --- positions, at once or not
+
+
+async def test_positions_are_told_at_once_when_all_is_folded(logged: LoggedDatabase) -> None:
+    progress, messages = LoggedProgress(logged), LoggedMessages(logged)
+    assert progress.positions_now("U1") == []
+    with held_up(logged):
+        await messages.insert_batch([build_record("U1", "U2")])
+        assert progress.positions_now("U1") is None, "the store does not have it yet"
+    await until(lambda: logged.is_caught_up)
+    assert progress.positions_now("U1") == await progress.positions("U1") == [Position("U1_U2", 0, 1)]
+
+
 # --- the same as the SQL way
 
 PAIRS = [("U1", "U2"), ("U2", "U1"), ("U1", "U1"), ("U1_2", "U3"), ("U1", "G1")]

@@ -1,0 +1,65 @@
+"""Door: what uvicorn makes for each connection. It reads the first words, and says who goes on.
+
+A login that comes as logins do needs no parser, and need not be put together for a second one. Everything else is for
+uvicorn's own protocol, from the first byte: it finds upgrades too, and has `websockets` judge them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
+from uvicorn.server import ServerState
+
+from kama.server.handshake import read_usual
+from kama.server.websocket_upgrade import Upgrade
+
+
+class Door(asyncio.Protocol):
+    """Until the first bytes come."""
+
+    __slots__ = ("_app_state", "_config", "_loop", "_server_state", "client", "scheme", "server", "transport")
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self._config = config
+        self._server_state = server_state
+        self._app_state = app_state
+        self._loop = _loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self._server_state.connections.add(cast(Any, self))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._server_state.connections.discard(cast(Any, self))
+
+    def shutdown(self) -> None:
+        self.transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        self._server_state.connections.discard(cast(Any, self))
+        handshake = read_usual(data)
+        if handshake is None:
+            http = self._make(AutoHTTPProtocol)
+            http.connection_made(self.transport)
+            self.transport.set_protocol(http)
+            http.data_received(data)
+            return
+        self.server, self.client = get_local_addr(self.transport), get_remote_addr(self.transport)
+        self.scheme = "https" if is_ssl(self.transport) else "http"
+        upgrade: Upgrade = self._make(self._config.ws_protocol_class)
+        upgrade.connection_made(self.transport)
+        self.transport.set_protocol(upgrade)
+        upgrade.begin(handshake)
+
+    def _make(self, protocol: Any) -> Any:
+        return protocol(self._config, self._server_state, self._app_state, self._loop)

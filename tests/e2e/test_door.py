@@ -1,0 +1,112 @@
+"""The first bytes of a connection, in whatever pieces and words they come."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import pytest
+from raw_websocket import CLOSE, Raw, frame, raw_connection, upgrade
+from support import RunningNode, bearer, eventually
+
+from kama.server import server_socket
+
+LOGIN = upgrade("/wss?client_id=U1", f"Authorization: {bearer('U1')['Authorization']}")
+
+
+async def logged_in(raw: Raw) -> None:
+    assert (await raw.head()).startswith("HTTP/1.1 101 ")
+    for event in (b'"welcome"', b'"caught_up"'):
+        assert event in (await raw.frame())[1]
+
+
+async def test_a_login_may_come_in_one_piece(node: RunningNode) -> None:
+    async with raw_connection(node.port) as raw:
+        await raw.write(LOGIN)
+        await logged_in(raw)
+        (conn,) = node.node.registry.get("U1")
+        assert conn.address == "{}:{}".format(*raw.writer.get_extra_info("sockname"))
+
+
+@pytest.mark.parametrize("size", [1, 7, len(LOGIN) - 2])
+async def test_a_login_may_come_in_pieces(node: RunningNode, size: int) -> None:
+    async with raw_connection(node.port) as raw:
+        for at in range(0, len(LOGIN), size):
+            await raw.write(LOGIN[at : at + size])
+            await asyncio.sleep(0.001)
+        await logged_in(raw)
+
+
+@pytest.mark.parametrize("connection", ["keep-alive,Upgrade", "Upgrade, keep-alive", "close\r\nConnection: UPGRADE"])
+async def test_a_login_may_come_in_other_words(node: RunningNode, connection: str) -> None:
+    async with raw_connection(node.port) as raw:
+        await raw.write(LOGIN.replace(b"Connection: Upgrade", f"Connection: {connection}".encode()))
+        await logged_in(raw)
+
+
+async def test_a_connection_may_ask_other_things_and_log_in_then(node: RunningNode) -> None:
+    async with raw_connection(node.port) as raw:
+        for _ in range(2):
+            await raw.write(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            head = (await raw.head()).lower()
+            assert head.startswith("http/1.1 200 ")
+            await raw.reader.readexactly(int(head.partition("content-length: ")[2].partition("\r")[0]))
+        await raw.write(LOGIN)
+        await logged_in(raw)
+
+
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [
+        ("Content-Length: 3", "400"),
+        ("Transfer-Encoding: chunked", "400"),
+        ("X: " + "x" * 9000, "431"),
+        ("\r\n".join(f"X{number}: x" for number in range(130)), "431"),
+    ],
+)
+async def test_a_handshake_that_is_none_is_answered_and_ended(node: RunningNode, header: str, status: str) -> None:
+    """Such a connection used to stay open without an answer for as long as the client liked."""
+    async with raw_connection(node.port) as raw:
+        await raw.write(LOGIN[:-2] + header.encode() + b"\r\n\r\n")
+        async with asyncio.timeout(10):
+            answer = (await raw.reader.read()).decode()
+        assert answer.startswith(f"HTTP/1.1 {status} ")
+
+
+async def test_who_says_nothing_holds_up_no_end(node: RunningNode) -> None:
+    async with raw_connection(node.port) as silent, raw_connection(node.port) as halfway:
+        await halfway.write(LOGIN[:100])
+        await eventually(lambda: len(node.server.server_state.connections) == 2)
+        node.stop()
+        async with asyncio.timeout(5):
+            assert await silent.reader.read() == b"" and await halfway.reader.read() == b""
+
+
+async def test_who_leaves_without_a_word_is_forgotten(node: RunningNode) -> None:
+    async with raw_connection(node.port):
+        await eventually(lambda: len(node.server.server_state.connections) == 1)
+    await eventually(lambda: not node.server.server_state.connections)
+
+
+async def test_a_login_is_answered_in_one_write(node: RunningNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[bytes] = []
+    write = os.write
+
+    def note(number: int, data: bytes) -> int:
+        written.append(data)
+        return write(number, data)
+
+    async with raw_connection(node.port) as raw:
+        monkeypatch.setattr(server_socket.os, "write", note)
+        await raw.write(LOGIN)
+        await logged_in(raw)
+    answer = next(data for data in written if data.startswith(b"HTTP/1.1 101 "))
+    assert b'"welcome"' in answer and b'"caught_up"' in answer
+
+
+async def test_who_is_closed_in_the_turn_of_the_upgrade_is_told_why(node: RunningNode) -> None:
+    async with raw_connection(node.port) as raw:
+        await raw.write(upgrade("/wss?client_id=U1"))  # the token is still to come
+        assert (await raw.head()).startswith("HTTP/1.1 101 ")
+        await raw.write(frame(CLOSE, b"\x03\xe8"))
+        assert await raw.close_code() == 1000
