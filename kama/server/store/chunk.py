@@ -94,8 +94,7 @@ class Chunk:
         self._marks = _first_marks(steps)
 
     def rows(self) -> Iterator[list[Row]]:
-        """In the order of the log. A few hundred at a time: those are still in the processor's caches when they are
-        bound, and their memory is the next ones'."""
+        """In the order of the log, a few hundred at a time: their memory is then the next ones'."""
         self.seqs, self.new, self.sent = {}, [], dict(self._marks)
         conversation_of = _Conversations()
         for content in _pieces(self._messages):
