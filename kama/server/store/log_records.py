@@ -107,10 +107,10 @@ def write_progress(
     """`cursors`: by user and conversation, the sent, delivered and read seq. `receipts`: the seq by user, conversation
     and status. `at`: Unix milliseconds."""
     pushed = {
-        f"{user} {key}": seqs[0]
+        f"{user} {key}": seq
         for user, its_own in cursors.items()
-        for key, seqs in its_own.items()
-        if not (seqs[1] or seqs[2])
+        for key, (seq, delivered, read) in its_own.items()
+        if not (delivered or read)
     }
     moved: list[tuple[str, str, int, int, int]] = []
     if len(pushed) < sum(map(len, cursors.values())):
