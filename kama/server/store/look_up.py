@@ -35,7 +35,7 @@ _FEW = 32
 # long because the system ran another program meanwhile.
 _QUICK = 0.001
 _PAUSE = 100
-_CREDIT = 2.0
+_CREDIT = 5.0
 
 
 class LookUp:
