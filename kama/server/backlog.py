@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from kama.server.message_back import MessageBack, message_back
 from kama.server.store.messages import MessageStore
@@ -10,10 +10,10 @@ from kama.server.store.progress import Position, ProgressStore
 
 
 class StoreBacklog:
-    """`marked(user_id)`: what the user was sent a moment ago, and the store does not know of yet."""
+    """`marked(user_id)` tells up to which seq the user was just sent a conversation: the store may not know yet."""
 
     def __init__(
-        self, messages: MessageStore, progress: ProgressStore, marked: Callable[[str], Mapping[str, int]]
+        self, messages: MessageStore, progress: ProgressStore, marked: Callable[[str], Callable[[str], int]]
     ) -> None:
         self._messages = messages
         self._progress = progress
@@ -33,5 +33,5 @@ class StoreBacklog:
         return [message_back(conversation, message) for message in history.messages]
 
 
-def _plain(positions: Sequence[Position], marked: Mapping[str, int]) -> list[tuple[str, int, int]]:
-    return [(at.conversation, max(at.sent_seq, marked.get(at.conversation, 0)), at.last_seq) for at in positions]
+def _plain(positions: Sequence[Position], marked: Callable[[str], int]) -> list[tuple[str, int, int]]:
+    return [(at.conversation, max(at.sent_seq, marked(at.conversation)), at.last_seq) for at in positions]

@@ -24,7 +24,6 @@ from kama.server.traffic import HighMark, StatusName
 log = structlog.get_logger("kama.status")
 
 _RETRY_MAX = 5.0
-_NOTHING: Mapping[str, list[int]] = {}
 _NAMES: Mapping[MessageStatus, StatusName] = {
     MessageStatus.SENT: "sent",
     MessageStatus.DELIVERED: "delivered",
@@ -63,7 +62,7 @@ class StatusWriter:
     def depth(self) -> int:
         """Marks not yet committed."""
         marked = (self._next, self._in_hand)
-        return sum(len(progress.sent) + sum(map(len, progress.cursors.values())) for progress in marked)
+        return sum(len(progress.sent) + len(progress.pushed) + len(progress.cursors) for progress in marked)
 
     def mark_sent(self, user_id: str, back: MessageBack, advance: bool, connection: str = "") -> None:
         """`back` was written to a socket of `user_id`; `advance`: and so was everything before it."""
@@ -74,31 +73,28 @@ class StatusWriter:
             if uuid not in self._in_hand.sent:
                 self._journal.written(uuid, user_id, connection, back.accepted_ms, back.live)
         if advance:
-            conversation, seq = back.conversation, back.seq
-            cursors = progress.cursors.get(user_id)
-            if cursors is None:
-                progress.cursors[user_id] = {conversation: [seq, 0, 0]}
-            elif (seqs := cursors.get(conversation)) is None:
-                cursors[conversation] = [seq, 0, 0]
-            elif seqs[0] < seq:
-                seqs[0] = seq
+            key = (user_id, back.conversation)
+            if progress.pushed.get(key, 0) < back.seq:
+                progress.pushed[key] = back.seq
         if self._is_idle:
             self._wake_up()
 
-    def marked(self, user_id: str) -> dict[str, int]:
-        """Up to which seq the user was sent each conversation, as far as that is not committed yet."""
-        found: dict[str, int] = {}
-        for progress in (self._in_hand, self._next):
-            for conversation, (sent_seq, _, _) in progress.cursors.get(user_id, _NOTHING).items():
-                found[conversation] = max(sent_seq, found.get(conversation, 0))
-        return found
+    def marked(self, user_id: str) -> Callable[[str], int]:
+        """Tells up to which seq the user was sent a conversation, as far as that is not committed now."""
+        marks = (self._in_hand, self._next)
+
+        def sent_seq(conversation: str) -> int:
+            key = (user_id, conversation)
+            return max(progress.pushed.get(key, 0) for progress in marks)
+
+        return sent_seq
 
     def mark_received(self, user_id: str, conversation: str, seq: int, status: MessageStatus) -> None:
         """A receipt: `user_id` has received or read everything of the conversation up to `seq`."""
         key = (user_id, conversation, status)
         self._next.receipts[key] = max(seq, self._next.receipts.get(key, 0))
         # Who has read has received, and who has received was sent.
-        seqs = self._next.cursors.setdefault(user_id, {}).setdefault(conversation, [0, 0, 0])
+        seqs = self._next.cursors.setdefault((user_id, conversation), [0, 0, 0])
         for level in range(status):
             seqs[level] = max(seqs[level], seq)
         self._wake_up()

@@ -6,7 +6,7 @@ import contextlib
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,13 +76,14 @@ class Archive:
         sent: Sequence[Message] = (),
         cursors: Sequence[tuple[str, str, int, int, int]] = (),
         receipts: Sequence[tuple[str, str, int, int]] = (),
+        pushed: Mapping[tuple[str, str], int] | None = None,
     ) -> None:
         """One record of how far users are."""
-        moved: dict[str, dict[str, list[int]]] = {}
-        for user, key, *seqs in cursors:
-            moved.setdefault(user, {})[key] = seqs
+        moved = {(user, key): seqs for user, key, *seqs in cursors}
         raised = {(user, key, status): seq for user, key, status, seq in receipts}
-        self.log.append(PROGRESS, write_progress([int(message.uuid) for message in sent], moved, raised, AT))
+        self.log.append(
+            PROGRESS, write_progress([int(message.uuid) for message in sent], moved, raised, pushed or {}, AT)
+        )
 
     def fold(self, *, is_durable: bool = False) -> list[Report]:
         with contextlib.closing(Fold(self.file, self.folder, ID, is_durable=is_durable)) as fold:

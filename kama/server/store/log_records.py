@@ -100,28 +100,17 @@ def join_messages(contents: Iterable[bytes]) -> bytes:
 
 def write_progress(
     sent: Iterable[int],
-    cursors: Mapping[str, Mapping[str, Sequence[int]]],
+    cursors: Mapping[tuple[str, str], Sequence[int]],
     receipts: Mapping[tuple[str, str, Any], int],
+    pushed: Mapping[tuple[str, str], int],
     at: int,
 ) -> bytes:
-    """`cursors`: by user and conversation, the sent, delivered and read seq. `receipts`: the seq by user, conversation
-    and status. `at`: Unix milliseconds."""
-    pushed = {
-        f"{user} {key}": seq
-        for user, its_own in cursors.items()
-        for key, (seq, delivered, read) in its_own.items()
-        if not (delivered or read)
-    }
-    moved: list[tuple[str, str, int, int, int]] = []
-    if len(pushed) < sum(map(len, cursors.values())):
-        moved += [
-            (user, key, seqs[0], seqs[1], seqs[2])
-            for user, its_own in cursors.items()
-            for key, seqs in its_own.items()
-            if seqs[1] or seqs[2]
-        ]
+    """`cursors`: by user and conversation, the sent, delivered and read seq; `pushed`: the sent seq alone. `receipts`:
+    the seq by user, conversation and status. `at`: Unix milliseconds."""
+    moved = [(user, key, seqs[0], seqs[1], seqs[2]) for (user, key), seqs in cursors.items()]
     raised = [(user, key, status, seq) for (user, key, status), seq in receipts.items()]
-    return encode(ProgressRecord(at, list(sent), moved, raised, pushed))
+    reached = {f"{user} {key}": seq for (user, key), seq in pushed.items()}
+    return encode(ProgressRecord(at, list(sent), moved, raised, reached))
 
 
 def read_messages(content: bytes) -> list[LoggedMessage]:

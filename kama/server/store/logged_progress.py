@@ -27,7 +27,9 @@ class LoggedProgress(ProgressStore):
         return None if found is None else [Position(*position) for position in found]
 
     async def apply(self, progress: Progress) -> tuple[list[StatusChange], Mapping[str, int]]:
-        record = write_progress(progress.sent, progress.cursors, progress.receipts, time.time_ns() // 1_000_000)
+        record = write_progress(
+            progress.sent, progress.cursors, progress.receipts, progress.pushed, time.time_ns() // 1_000_000
+        )
         async with self._logged.turn:
             end = await self._logged.append(PROGRESS, record, 0)
         changes = self._first_sent(progress)

@@ -22,23 +22,26 @@ _Row = Row[Any]
 
 @dataclass(slots=True)
 class Progress:
-    """One batch. `sent`: uuid -> the user it was first written to, and the message. `cursors`: user -> conversation ->
-    the highest [sent, delivered, read] seqs. `receipts`: (user, conversation, status) -> seq, for messages that
-    others sent up to it."""
+    """One batch. `sent`: uuid -> the user it was first written to, and the message. `cursors`: (user, conversation)
+    -> the highest [sent, delivered, read] seqs. `receipts`: (user, conversation, status) -> seq, for messages that
+    others sent up to it. `pushed`: (user, conversation) -> sent seq, where that is all that moves."""
 
     sent: dict[int, tuple[str, MessageBack]] = field(default_factory=dict)
-    cursors: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    cursors: dict[tuple[str, str], list[int]] = field(default_factory=dict)
     receipts: dict[tuple[str, str, MessageStatus], int] = field(default_factory=dict)
+    pushed: dict[tuple[str, str], int] = field(default_factory=dict)
 
     @property
     def moves(self) -> Iterator[tuple[str, str, int, int, int]]:
         """The cursors: user, conversation, sent, delivered and read seq."""
-        for user, its_own in self.cursors.items():
-            for conversation, (sent, delivered, read) in its_own.items():
-                yield user, conversation, sent, delivered, read
+        for (user, conversation), (sent, delivered, read) in self.cursors.items():
+            yield user, conversation, max(sent, self.pushed.get((user, conversation), 0)), delivered, read
+        for (user, conversation), seq in self.pushed.items():
+            if (user, conversation) not in self.cursors:
+                yield user, conversation, seq, 0, 0
 
     def __bool__(self) -> bool:
-        return bool(self.sent or self.cursors or self.receipts)
+        return bool(self.pushed or self.sent or self.cursors or self.receipts)
 
 
 class StatusChange(Struct, frozen=True, gc=False):

@@ -50,7 +50,7 @@ async def logged(tmp_path: Path) -> AsyncIterator[LoggedDatabase]:
 async def ready(database: LoggedDatabase) -> None:
     database.folder._ask()
     await until(lambda: database.folder._process is not None)
-    await LoggedProgress(database).apply(Progress(cursors={"U0": {"nothing": [0, 0, 0]}}))
+    await LoggedProgress(database).apply(Progress(cursors={("U0", "nothing"): [0, 0, 0]}))
     await until(lambda: database.folder.folded == database.log.end)
 
 
@@ -227,7 +227,7 @@ async def test_a_receipt_says_what_it_raised_once_the_store_has_it(logged: Logge
     read = MessageStatus.READ
     with held_up(logged):
         await store.insert_batch([build_record(client_msg_id="c"), build_record()])
-        receipt = Progress({}, {"U2": {"U1_U2": [2, 2, 2]}}, {("U2", "U1_U2", read): 2})
+        receipt = Progress({}, {("U2", "U1_U2"): [2, 2, 2]}, {("U2", "U1_U2", read): 2})
         applying = asyncio.get_running_loop().create_task(progress.apply(receipt))
         await until(lambda: bool(logged.folder._waiting))
         assert not applying.done()
@@ -268,11 +268,11 @@ async def test_a_group_dissolved_amid_its_messages_leaves_no_cursor(logged: Logg
     await groups.create("G1", "U1", ["U2"], "")
     with held_up(logged):
         await store.insert_batch([build_record("U1", "G1")])
-        await progress.apply(Progress(cursors={"U2": {"G1": [1, 0, 0]}}))
+        await progress.apply(Progress(cursors={("U2", "G1"): [1, 0, 0]}))
         dissolving = asyncio.get_running_loop().create_task(groups.dissolve("G1"))
     await dissolving
     await store.insert_batch([build_record("U1", "G1")])
-    await progress.apply(Progress(cursors={"U2": {"G1": [2, 0, 0]}}))
+    await progress.apply(Progress(cursors={("U2", "G1"): [2, 0, 0]}))
     assert await progress.positions("U2") == []
 
 

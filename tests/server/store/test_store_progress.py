@@ -40,7 +40,7 @@ async def insert(messages: MessageStore, *pairs: tuple[str, str]) -> list[Messag
 
 def receipt(user: str, conversation: str, seq: int, status: MessageStatus) -> Progress:
     levels = [seq if level < status else 0 for level in range(3)]
-    return Progress(cursors={user: {conversation: levels}}, receipts={(user, conversation, status): seq})
+    return Progress(cursors={(user, conversation): levels}, receipts={(user, conversation, status): seq})
 
 
 async def test_a_written_message_is_sent(messages: MessageStore, progress: ProgressStore, database: Database) -> None:
@@ -157,7 +157,7 @@ async def test_moving_cursors_alone_is_no_change_of_the_history(
     messages: MessageStore, progress: ProgressStore
 ) -> None:
     await insert(messages, ("U1", "U2"))
-    assert await progress.apply(Progress(cursors={"U2": {"U1_U2": [1, 0, 0]}})) == ([], {})
+    assert await progress.apply(Progress(cursors={("U2", "U1_U2"): [1, 0, 0]})) == ([], {})
     assert await messages.head("U1_U2") == (1, 1)
 
 
@@ -165,7 +165,7 @@ async def test_positions_say_how_far_a_user_is_in_each_conversation(
     messages: MessageStore, progress: ProgressStore
 ) -> None:
     await insert(messages, ("U1", "U2"), ("U1", "U2"), ("U3", "U1"))
-    await progress.apply(Progress(cursors={"U1": {"U1_U2": [1, 0, 0]}}))
+    await progress.apply(Progress(cursors={("U1", "U1_U2"): [1, 0, 0]}))
     assert await progress.positions("U1") == [Position("U1_U2", 1, 2), Position("U1_U3", 0, 1)]
     assert await progress.positions("U9") == []
 
@@ -181,7 +181,7 @@ async def test_only_the_two_of_a_pair_have_a_part_in_it(
 def test_an_empty_progress_is_false_and_any_other_is_true() -> None:
     assert not Progress()
     assert written_to("U1", message_back("U1_U2", build_stored(1)))
-    assert Progress(cursors={"U1": {"c": [0, 0, 0]}})
+    assert Progress(cursors={("U1", "c"): [0, 0, 0]})
     assert Progress(receipts={("U1", "c", READ): 1})
 
 
@@ -229,7 +229,7 @@ def progress_of(batch: list[Any], backs: list[MessageBack]) -> Progress:
     """As StatusWriter gathers it: who has read has received, and who has received was sent."""
     progress = Progress()
     for user, seq, status in batch:
-        levels = progress.cursors.setdefault(user, {}).setdefault("U1_U2", [0, 0, 0])
+        levels = progress.cursors.setdefault((user, "U1_U2"), [0, 0, 0])
         for level in range(status):
             levels[level] = max(levels[level], seq)
         if status == SENT:
