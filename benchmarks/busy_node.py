@@ -19,9 +19,10 @@ import uvicorn
 
 from benchmarks.servers import KEEPER
 from kama.protocol import ChatMessageRequest, build_message, conversation_id
-from kama.server.app import Node, NodeServer, build_app, server_config
+from kama.server.app import Node, build_app
 from kama.server.auth import Identity
 from kama.server.message_back import MessageBack, message_back
+from kama.server.node_server import NodeServer, server_config
 from kama.server.tasks import spawn
 from kama.server.websocket import SocketOwner
 from kama.server.ws_gateway import ConnLimits, UserConn

@@ -28,8 +28,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from kama.server.app import Node, NodeServer, build_app, server_config
+from kama.server.app import Node, build_app
 from kama.server.auth import Role, TokenKeeper
+from kama.server.node_server import NodeServer, server_config
 from kama.server.store.logged import LoggedDatabase
 from kama.settings import Settings
 

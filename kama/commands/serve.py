@@ -50,7 +50,7 @@ def serve(
     config = load_config(file=config_file, data_dir=data_dir, flags=flags)
     keeper = token_keeper(config, make_secret=True)
     _check_database(config)
-    from kama.server.app import serve as serve_node
+    from kama.server.node_server import serve as serve_node
 
     with _explained(config):
         serve_node(config.settings, keeper, lambda url: _announce(config, url))

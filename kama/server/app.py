@@ -3,38 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import functools
-import gc
-import socket
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import structlog
-import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
-from kama.errors import Busy, CloseCode, SettingsError
+from kama.errors import Busy, CloseCode
 from kama.protocol import PROTOCOL_VERSION, SystemFrame, encode
 from kama.server import admin, handlers, health, watch
 from kama.server.auth import Identity, Role, TokenKeeper
 from kama.server.backlog import StoreBacklog
-from kama.server.broker import MessageBroker
-from kama.server.cache import CacheBackend, HistoryCache, HistoryReader, MemoryBackend
-from kama.server.channel_broker import ChannelBroker
+from kama.server.cache import HistoryCache, HistoryReader
 from kama.server.chat_server import ChatServer
 from kama.server.delivery import Delivery
 from kama.server.directory import Directory, LocalDirectory
-from kama.server.door import Door
 from kama.server.events import Journal
 from kama.server.guard import EXCEPTION_HANDLERS, guarded
 from kama.server.kafka_records import NODES
 from kama.server.limits import TokenBuckets
-from kama.server.logs import configure_logs
 from kama.server.membership import Membership
 from kama.server.metrics import metrics_registry
 from kama.server.node_view import NodeView
+from kama.server.parts import make_broker, make_cache_backend, make_stores
 from kama.server.peers import Peers
 from kama.server.registry import ClientRegistry
 from kama.server.retries import Retries
@@ -42,17 +33,9 @@ from kama.server.server_socket import LINGER
 from kama.server.session import Sessions
 from kama.server.snowflake import NODE_MAX, Snowflake
 from kama.server.status import StatusWriter
-from kama.server.store.database import Database
 from kama.server.store.groups import GroupStore
-from kama.server.store.logged import LoggedDatabase
-from kama.server.store.logged_messages import LoggedMessages
-from kama.server.store.logged_progress import LoggedProgress
-from kama.server.store.messages import MessageStore
-from kama.server.store.progress import ProgressStore
 from kama.server.watch import Watchers
 from kama.server.websocket import Socket
-from kama.server.websocket_sansio import SansIOSocket
-from kama.server.websocket_upgrade import Upgrade
 from kama.server.write_turn import WriteTurn
 from kama.server.ws_gateway import ConnLimits, UserConn, retry_reason
 from kama.settings import Settings
@@ -81,9 +64,9 @@ class Node:
         self.tokens = tokens
         self.journal = Journal()
         self.watchers = Watchers()
-        self.log, self.database, self.messages, self.progress = _stores(settings)
+        self.log, self.database, self.messages, self.progress = make_stores(settings)
         self.groups = GroupStore(self.database)
-        self.cache = HistoryCache(_cache_backend(settings))
+        self.cache = HistoryCache(make_cache_backend(settings))
         self.history = HistoryReader(self.messages, self.cache, settings.cache.max_messages)
         self.membership = Membership(self.groups.member_ids)
         self.registry = ClientRegistry(
@@ -91,7 +74,7 @@ class Node:
         )
         self.delivery = Delivery(self.registry, self.membership, self.journal)
         self.ids = Snowflake(1)
-        self.broker = _broker(settings, self.name, self.journal)
+        self.broker = make_broker(settings, self.name, self.journal)
         self.directory = self._directory()
         self.peers = Peers(self.directory, self.broker, self.registry, self.delivery, self.membership, self.journal)
         self.status = StatusWriter(self.progress, self.cache, self.peers.notify, self.journal, gather=_GATHER)
@@ -248,45 +231,6 @@ class Node:
         log.info("ended", node=self.name)
 
 
-def _stores(settings: Settings) -> tuple[LoggedDatabase | None, Database, MessageStore, ProgressStore]:
-    """A node alone with its SQLite logs what it accepts, and has the database follow. Elsewhere Kafka is the log, or
-    others may write to the same database."""
-    if not settings.store.url.startswith("sqlite"):
-        database = Database(settings.store.url, connections=settings.store.connections)
-        return None, database, MessageStore(database), ProgressStore(database)
-    logged = LoggedDatabase(settings.store.url, settings.store.durability)
-    if settings.node.mode == "kafka":
-        # What it may have logged alone before is folded when it opens; from then on its log stays empty.
-        return None, logged, MessageStore(logged), ProgressStore(logged)
-    return logged, logged, LoggedMessages(logged), LoggedProgress(logged)
-
-
-def _broker(settings: Settings, name: str, journal: Journal) -> MessageBroker:
-    size = settings.limits.channel_size
-    if settings.node.mode == "channel":
-        return ChannelBroker(size)
-    if (settings.node.id or 0) >= NODES:
-        raise SettingsError(
-            f"expected node.id to be less than {NODES} in kafka mode, got {settings.node.id}: the others stand for "
-            "what foreign producers post",
-            field="node.id",
-        )
-    from kama.server.kafka_broker import KafkaBroker  # aiokafka is slow to import, and most nodes have no Kafka
-
-    return KafkaBroker(
-        settings.kafka, node=name, in_flight=size, alone=not settings.redis.url, produced=journal.produced
-    )
-
-
-def _cache_backend(settings: Settings) -> CacheBackend:
-    ttl, size = settings.cache.ttl, settings.cache.max_messages
-    if not settings.redis.url:
-        return MemoryBackend(ttl, size)
-    from kama.server.cache_redis import RedisBackend  # redis is slow to import, and most nodes have none
-
-    return RedisBackend(settings.redis.url, ttl, size)
-
-
 def routes() -> Sequence[BaseRoute]:
     look: Sequence[Role] = ("viewer", "admin")
     act: Sequence[Role] = ("admin",)
@@ -321,117 +265,3 @@ def build_app(node: Node) -> Starlette:
     app.router.redirect_slashes = False  # a redirect has no envelope, and some clients drop their token on it
     app.state.node = node
     return app
-
-
-class NodeServer(uvicorn.Server):
-    """uvicorn, with a drain before its shutdown: by itself it would end all sockets at once with 1012."""
-
-    def __init__(self, config: uvicorn.Config, node: Node, on_started: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._node = node
-        self._on_started = on_started
-        node.ask_to_stop = self._stop
-
-    def _stop(self) -> None:
-        self.should_exit = True
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._on_started()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        for server in self.servers:
-            server.close()
-        deadline = asyncio.get_running_loop().time() + self._node.settings.server.drain_timeout
-        await self._node.drain()
-        left = deadline - asyncio.get_running_loop().time()
-        self.config.timeout_graceful_shutdown = max(1, min(int(left), int(LINGER) + 1))
-        await super().shutdown(sockets)
-        # Here and not after `serve`: there uvicorn raises the signal once more, and SIGTERM ends the process.
-        await self._node.close()
-
-
-def server_config(app: Starlette, settings: Settings) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        http=Door,
-        ws=websocket_class(settings),
-        ws_max_size=settings.limits.message_size,
-        ws_ping_interval=settings.server.ping_interval,
-        ws_ping_timeout=settings.server.pong_timeout,
-        ws_per_message_deflate=False,
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-    )
-
-
-def websocket_class(settings: Settings) -> Any:
-    """What uvicorn makes a connection's protocol with. Raises SettingsError when picows is wanted and not there."""
-    if settings.server.websocket == "websockets":
-        return functools.partial(Upgrade, SansIOSocket)
-    try:
-        from kama.server.websocket_picows import picows_sockets  # compiled, and not everywhere to be had
-    except ImportError as error:
-        if settings.server.websocket == "auto":
-            return functools.partial(Upgrade, SansIOSocket)
-        raise SettingsError(
-            f"expected picows to be installed, as with pip install 'kama[fast]': {error}", field="server.websocket"
-        ) from None
-    return functools.partial(Upgrade, picows_sockets(settings.limits.message_size))
-
-
-async def run(settings: Settings, tokens: TokenKeeper, on_started: Callable[[str], None]) -> None:
-    """One node from start to end. Raises OSError when the address cannot be had, SettingsError when the store
-    cannot be opened."""
-    with _listen(settings.server.host, settings.server.port) as listener:
-        host, port = settings.server.host, listener.getsockname()[1]
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        # Several nodes may listen on all of their addresses, each on a machine of its own: then the machine names it.
-        name = f"{socket.gethostname()}:{port}" if host in ("0.0.0.0", "::") else address
-        node = Node(settings, tokens, name=name)
-        try:
-            await node.start()
-            config = server_config(build_app(node), settings)
-            server = NodeServer(config, node, lambda: on_started(f"http://{address}"))
-            await server.serve([listener])
-        finally:
-            await node.close()
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=2048)
-
-
-def serve(settings: Settings, tokens: TokenKeeper, on_started: Callable[[str], None]) -> None:
-    """Blocks until the node has ended. `on_started` is told its URL once it listens."""
-    configure_logs(settings.log.level, settings.log.format)
-    _spare_collector()
-    _raise_file_limit(settings.limits.connections)
-    loop_factory = uvicorn.Config(Starlette(), log_config=None).get_loop_factory()
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(run(settings, tokens, on_started))
-
-
-def _spare_collector() -> None:
-    """What is imported stays, and what a message makes is gone with it: the collector has little to find, and looks for
-    it through all that is there."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
-
-
-def _raise_file_limit(connections: int) -> None:
-    """Every connection is a file: ask for as many as the system lets us have."""
-    with contextlib.suppress(ImportError):  # not on Windows
-        import resource
-
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = connections + 256
-        if soft < wanted:
-            allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-            if allowed < wanted:
-                log.warning("fewer open files than connections", allowed=allowed, connections=connections)

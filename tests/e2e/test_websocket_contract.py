@@ -35,8 +35,8 @@ from starlette.websockets import WebSocket
 from support import eventually, make_settings
 
 from kama.server import server_socket as transport
-from kama.server.app import websocket_class
 from kama.server.door import Door
+from kama.server.node_server import websocket_class
 from kama.server.server_socket import READ_AHEAD
 from kama.server.socket_reader import SocketReader
 from kama.server.websocket import Socket, socket_of

@@ -10,7 +10,7 @@ import pytest
 from support import make_settings
 
 from kama.errors import SettingsError
-from kama.server.app import websocket_class
+from kama.server.node_server import websocket_class
 from kama.server.websocket_sansio import SansIOSocket
 
 
