@@ -9,7 +9,7 @@ import pytest
 from raw_websocket import CLOSE, Raw, frame, raw_connection, upgrade
 from support import RunningNode, bearer, eventually
 
-from kama.server import server_socket
+from kama.server import door, server_socket
 
 LOGIN = upgrade("/wss?client_id=U1", f"Authorization: {bearer('U1')['Authorization']}")
 
@@ -110,3 +110,27 @@ async def test_who_is_closed_in_the_turn_of_the_upgrade_is_told_why(node: Runnin
         assert (await raw.head()).startswith("HTTP/1.1 101 ")
         await raw.write(frame(CLOSE, b"\x03\xe8"))
         assert await raw.close_code() == 1000
+
+
+@pytest.mark.parametrize("said", [b"", LOGIN[:40], b"GET /health/live HTTP/1.1\r\nHost:"], ids=["", "login", "get"])
+async def test_who_does_not_say_what_it_wants_is_sent_away(
+    node: RunningNode, said: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door, "PATIENCE", 0.1)
+    async with raw_connection(node.port) as raw, asyncio.timeout(10):
+        await raw.write(said)
+        assert await raw.reader.read() == b""
+
+
+async def test_who_has_said_what_it_wants_stays(node: RunningNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "PATIENCE", 0.1)
+    async with raw_connection(node.port) as asking, raw_connection(node.port) as connected:
+        await asking.write(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        await connected.write(LOGIN)
+        assert (await asking.head()).startswith("HTTP/1.1 200 ")
+        await logged_in(connected)
+        async with raw_connection(node.port) as silent:
+            assert await silent.reader.read() == b""  # whose patience began later
+        await asking.write(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"HTTP/1.1 200 " in await asking.reader.readuntil(b"\r\n")
+        assert not connected.reader.at_eof()
