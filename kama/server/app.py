@@ -29,6 +29,7 @@ from kama.server.parts import make_broker, make_cache_backend, make_stores
 from kama.server.peers import Peers
 from kama.server.registry import ClientRegistry
 from kama.server.retries import Retries
+from kama.server.send_queue import ConnLimits
 from kama.server.server_socket import LINGER
 from kama.server.session import Sessions
 from kama.server.snowflake import NODE_MAX, Snowflake
@@ -37,7 +38,7 @@ from kama.server.store.groups import GroupStore
 from kama.server.watch import Watchers
 from kama.server.websocket import Socket
 from kama.server.write_turn import WriteTurn
-from kama.server.ws_gateway import ConnLimits, UserConn, retry_reason
+from kama.server.ws_gateway import UserConn, retry_reason
 from kama.settings import Settings
 
 log = structlog.get_logger("kama.node")

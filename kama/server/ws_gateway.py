@@ -25,6 +25,7 @@ from kama.server.catch_up import Backlog, CatchUp, log_in_at_once
 from kama.server.events import Journal
 from kama.server.message_back import MessageBack
 from kama.server.pushed import Pushed
+from kama.server.send_queue import ConnLimits, Item, SendQueue, size_of
 from kama.server.tasks import spawn
 from kama.server.unconfirmed import Unconfirmed
 from kama.server.websocket import Socket
@@ -52,21 +53,11 @@ def retry_reason() -> str:
     return f'{{"retry_after_ms":{random.randint(100, 3000)}}}'
 
 
-@dataclass(frozen=True, slots=True)
-class ConnLimits:
-    """`messages` and `bytes` bound the send-back queue, `resume` what catch-up pushes of one conversation."""
-
-    messages: int = 100
-    bytes: int = 1 << 20
-    resume: int = 300
-
-
 @dataclass(slots=True)
 class ConnCounters:
     received: int = 0
     written: int = 0
     dropped: int = 0
-    high_water: int = 0
     refused: int = 0
     error: str = ""  # what it was last refused
 
@@ -95,15 +86,17 @@ class UserConn:
     closing: tuple[int, str] | None = None
     counters: ConnCounters = field(default_factory=ConnCounters)
     pushed: Pushed = field(default_factory=Pushed)
+    queue: SendQueue = field(init=False)
     expiry: TokenEnd | None = None
     _handle: OnFrame | None = None  # once it has started
-    _queue: list[MessageBack | bytes] = field(default_factory=list)
-    _queued_bytes: int = 0
     _has_turn: bool = False
     _unconfirmed: Unconfirmed | None = None  # while the transport holds something
     _catch_up: CatchUp | None = None
     _filling: asyncio.Task[None] | None = None
     _moved: asyncio.Event | None = None  # made by who waits for the queue
+
+    def __post_init__(self) -> None:
+        self.queue = SendQueue(self.limits, self.journal.traffic)
 
     @property
     def leaves_with_its_task(self) -> bool:
@@ -116,11 +109,7 @@ class UserConn:
     @property
     def depth(self) -> int:
         """Frames in the send-back queue."""
-        return len(self._queue)
-
-    @property
-    def queued_bytes(self) -> int:
-        return self._queued_bytes
+        return len(self.queue.items)
 
     # --- from its start to its end
 
@@ -135,17 +124,12 @@ class UserConn:
             if caught_up is None:
                 self._fill()
             else:
-                made += self._count(text_frame(encode(caught_up)))
+                frame = text_frame(encode(caught_up))
+                self._note_written(1, len(frame))
+                made += frame
         self.socket.write_made(made)
         self.write_out()
         self.socket.listen(self)
-
-    def _count(self, frame: bytes) -> bytes:
-        """One that is written without having been in the queue."""
-        self.counters.written += 1
-        self.journal.traffic.written += 1
-        self.journal.traffic.written_bytes += len(frame)
-        return frame
 
     def close(self, code: int, reason: str = "") -> None:
         """End the connection with this close code. The first call decides; it never waits.
@@ -156,7 +140,7 @@ class UserConn:
             return
         self._flush()
         self.closing = (code, reason)
-        self._forget_queue()
+        self.queue.take()
         self.socket.close_now(code, reason)
         self._has_moved()
         if self._filling is not None:
@@ -209,7 +193,7 @@ class UserConn:
             if back.send_id == self.user_id:
                 self._enqueue(back, len(back.frame))
         elif self.pushed.take_live(back.conversation, back.seq):
-            if self._queue or self._unconfirmed is not None or not self._write_at_once(back):
+            if self.queue.items or self._unconfirmed is not None or not self._write_at_once(back):
                 self._enqueue(back, len(back.frame))
         elif self.pushed.is_behind:
             self._fill()
@@ -227,10 +211,7 @@ class UserConn:
         unsent = socket.write_made(back.made)
         if unsent is None:
             return False
-        self.counters.written += 1
-        traffic = self.journal.traffic
-        traffic.written += 1
-        traffic.written_bytes += len(back.made)
+        self._note_written(1, len(back.made))
         if unsent:
             self._report_later((back,))
         else:
@@ -247,7 +228,7 @@ class UserConn:
         """A call signal: the first to be dropped, from half full on. False when it was."""
         if self.closing is not None or self.post_only:
             return False
-        if len(self._queue) * 2 >= self.limits.messages or self._queued_bytes * 2 >= self.limits.bytes:
+        if self.queue.is_half_full:
             self._drop("call signal: send-back queue half full")
             return False
         self._enqueue(frame, len(frame))
@@ -261,45 +242,30 @@ class UserConn:
         elif client_msg_id is not None:
             self.offer_control(encode(AckFrame(client_msg_id=client_msg_id, uuid=str(outcome.uuid))))
 
-    async def push(self, item: MessageBack | bytes) -> None:
+    async def push(self, item: Item) -> None:
         """For answers to this client itself: wait until the queue is half empty, then enqueue."""
-        while self.closing is None and len(self._queue) * 2 >= self.limits.messages:
+        while self.closing is None and self.queue.is_half_full:
             await self._until_moved()
         if self.closing is None:
-            self._enqueue(item, _size(item))
+            self._enqueue(item, size_of(item))
 
-    def _enqueue(self, item: MessageBack | bytes, size: int) -> None:
-        if self._queue and self._is_full(size):
+    def _enqueue(self, item: Item, size: int) -> None:
+        if not self.queue.has_room(size):
             # A burst may come before the loop's turn is over: only a peer that does not read is slow.
             self._flush()
-            if self._queue and self._is_full(size):
+            if not self.queue.has_room(size):
                 self._drop("send-back queue full")
                 self.close(CloseCode.SLOW_CONSUMER, "send-back queue full")
                 return
-        queue, counters = self._queue, self.counters
-        queue.append(item)
-        self._queued_bytes += size
-        self.journal.traffic.enqueued()
-        if len(queue) > counters.high_water:
-            counters.high_water = len(queue)
+        self.queue.add(item, size)
         if not self._has_turn:
             self._has_turn = True
             self.turn.add(self)
-
-    def _is_full(self, size: int) -> bool:
-        """Whether there is no room beside what is queued."""
-        limits = self.limits
-        return len(self._queue) >= limits.messages or self._queued_bytes + size > limits.bytes
 
     def _drop(self, why: str) -> None:
         self.counters.dropped += 1
         self.journal.traffic.dropped += 1
         self.journal.dropped(self.user_id, self.id, why)
-
-    def _forget_queue(self) -> None:
-        self.journal.traffic.queued -= len(self._queue)
-        self._queue = []
-        self._queued_bytes = 0
 
     async def _until_moved(self) -> None:
         if self._moved is None:
@@ -326,15 +292,13 @@ class UserConn:
         """Everything queued, in one write, if the peer takes data at all. Whether it does."""
         if self._handle is None or not self.socket.can_write:
             return False
-        if self._queue:
-            items = self._queue
-            self._forget_queue()
-            self._write(items)
+        if self.queue.items:
+            self._write(self.queue.take())
             if self._moved is not None:
                 self._has_moved()
         return True
 
-    def _write(self, items: Sequence[MessageBack | bytes]) -> None:
+    def _write(self, items: Sequence[Item]) -> None:
         user_id = self.identity.user_id
         made: list[bytes] = []
         for item in items:
@@ -348,10 +312,7 @@ class UserConn:
             unsent = self.socket.write_made(frames)
             if unsent is None:
                 return
-            self.counters.written += count
-            traffic = self.journal.traffic
-            traffic.written += count
-            traffic.written_bytes += len(frames)
+            self._note_written(count, len(frames))
         else:
             unsent = self.socket.unsent
         if self.post_only:
@@ -361,13 +322,19 @@ class UserConn:
         else:
             self._report_later(items)
 
-    def _report(self, items: Sequence[MessageBack | bytes]) -> None:
+    def _note_written(self, count: int, size: int) -> None:
+        self.counters.written += count
+        traffic = self.journal.traffic
+        traffic.written += count
+        traffic.written_bytes += size
+
+    def _report(self, items: Sequence[Item]) -> None:
         user_id, sent, advances = self.identity.user_id, self.sent, self.pushed.advances
         for item in items:
             if not isinstance(item, bytes):
                 sent(user_id, item, advances(item), self.id)
 
-    def _report_later(self, items: Sequence[MessageBack | bytes]) -> None:
+    def _report_later(self, items: Sequence[Item]) -> None:
         if self._unconfirmed is None:
             self._unconfirmed = Unconfirmed(self.user_id, self.socket, self._report_one, self._all_confirmed)
         self._unconfirmed.add(items)
@@ -414,7 +381,3 @@ class UserConn:
             self.pushed.look_for(key, last_seq)
         if self.pushed.is_behind and self.closing is None:
             self._fill()
-
-
-def _size(item: MessageBack | bytes) -> int:
-    return len(item) if isinstance(item, bytes) else len(item.frame)

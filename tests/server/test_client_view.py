@@ -32,7 +32,7 @@ def registry() -> ClientRegistry:
         conn = build_conn(f"U{number:04}", since=NOW - scrambled(number))
         conn.device = f"d{scrambled(number) % 7}"
         conn.last = NOW - scrambled(number)
-        conn.counters.high_water = scrambled(number)
+        conn.queue.high_water = scrambled(number)
         conn.counters.dropped = scrambled(number) % 100
         made.add(conn)
     return made

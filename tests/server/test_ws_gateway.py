@@ -20,8 +20,9 @@ from kama.errors import CloseCode
 from kama.protocol import ChatMessageRequest, build_message
 from kama.server.auth import Identity
 from kama.server.message_back import MessageBack, message_back
+from kama.server.send_queue import ConnLimits
 from kama.server.websocket import SocketOwner
-from kama.server.ws_gateway import ConnLimits, UserConn
+from kama.server.ws_gateway import UserConn
 
 US, THEM = "U1", "U2"
 WELCOME = b'{"type":"system","event":"welcome"}'
@@ -404,7 +405,7 @@ async def test_a_peer_that_takes_nothing_is_closed_as_slow_when_its_queue_is_ful
         offer_stored(rig, back(6))
         assert rig.conn.closing == (CloseCode.SLOW_CONSUMER, "send-back queue full")
         assert rig.sent == []
-        assert rig.conn.counters.high_water == 5
+        assert rig.conn.queue.high_water == 5
 
 
 async def test_the_queue_is_bounded_in_bytes_as_well() -> None:
