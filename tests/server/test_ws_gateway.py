@@ -21,6 +21,7 @@ from kama.protocol import ChatMessageRequest, build_message
 from kama.server.auth import Identity
 from kama.server.message_back import MessageBack, message_back
 from kama.server.send_queue import ConnLimits
+from kama.server.tasks import spawn
 from kama.server.websocket import SocketOwner
 from kama.server.ws_gateway import UserConn
 
@@ -462,6 +463,30 @@ async def test_call_signals_are_dropped_from_half_full_on_and_messages_are_not()
         offer_stored(rig, back(2), back(3))
         assert rig.conn.closing is None
         assert rig.conn.counters.dropped == 1
+
+
+@pytest.mark.parametrize("limits", [ConnLimits(messages=6), ConnLimits(bytes=1000)], ids=["frames", "bytes"])
+async def test_an_answer_waits_while_the_queue_is_half_full(limits: ConnLimits) -> None:
+    """In frames or in bytes: what a client asked for may not be what closes it."""
+    async with Rig(limits).running() as rig:
+        rig.socket.can_write = False
+        answering = spawn(push_all(rig, count=20), name="answer")
+        await eventually(lambda: rig.conn.depth == 3)
+        await turns(5)
+        assert (rig.conn.depth, rig.conn.closing) == (3, None)
+        rig.socket.can_write = True
+        await answering
+        await eventually(lambda: len(rig.socket.frames) == 2 + 20)  # after the two of its login
+
+
+async def push_all(rig: Rig, count: int) -> None:
+    for number in range(count):
+        await rig.conn.push(b'{"number":%d,"filler":"%s"}' % (number, b"x" * 150))
+
+
+async def turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
 
 
 async def test_the_first_close_decides_and_is_told_once() -> None:
