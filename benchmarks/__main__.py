@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import TypeVar
 
 import uvloop
 
@@ -21,6 +21,8 @@ from benchmarks.full import FullNode
 from benchmarks.load import Figures, Timing
 from benchmarks.report import BARE, SCENARIOS, Run, to_json, to_text
 from benchmarks.servers import KamaServer, Server, ServerFailed, raise_file_limit
+
+T = TypeVar("T")
 
 _DEFAULTS = {"rounds": 5, "seconds": 4.0, "warm_up": 1.0, "connections": 5000}
 _QUICK = {"rounds": 1, "seconds": 1.5, "warm_up": 0.5, "connections": 1000}
@@ -91,7 +93,8 @@ class Benchmark:
         if peak is None:
             progress(f"looking for what {reference.name} can do ")
             peak = self._in_turn(reference, lambda: relay.run(reference, _PROBE, self._options.pairs))["rate"]
-        return min(self._options.rate, peak / 2)
+        asked: float = self._options.rate
+        return min(asked, peak / 2)
 
     def _measure(self, server: Server, scenario: str) -> Figures:
         options = self._options
@@ -105,8 +108,9 @@ class Benchmark:
             "rate": lambda: relay.run_paced(server, timing, options.pairs, self._rate),
             "group": lambda: group.run(server, timing, options.members, options.group_window),
             "idle": idle_run,
-            "full": lambda: full.run(server, timing, options.pairs, options.connections),
         }
+        if isinstance(server, KamaServer):
+            jobs["full"] = lambda: full.run(server, timing, options.pairs, options.connections)
         return self._in_turn(server, jobs[scenario])
 
     def _in_turn(self, server: Server, job: Callable[[], Awaitable[tuple[Figures, relay.Sent]]]) -> Figures:
@@ -122,10 +126,10 @@ class Benchmark:
         return figures
 
 
-def in_loop(job: Callable[[], Awaitable[Any]]) -> Any:
+def in_loop(job: Callable[[], Awaitable[T]]) -> T:
     """With uvloop and without pauses for the collector: the client is not what is measured."""
 
-    async def run() -> Any:
+    async def run() -> T:
         return await job()
 
     gc.collect()

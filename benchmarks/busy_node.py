@@ -12,20 +12,23 @@ import asyncio
 import random
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import uvicorn
 
 from benchmarks.servers import KEEPER
-from kama.protocol import ChatMessageRequest, build_message, conversation_id
+from kama.protocol import ChatMessageRequest, MessageStatus, build_message, conversation_id
 from kama.server.app import Node, build_app
 from kama.server.auth import Identity
+from kama.server.broker import Stored
 from kama.server.message_back import MessageBack, message_back
 from kama.server.node_server import NodeServer, server_config
+from kama.server.send_queue import ConnLimits
+from kama.server.store.progress import StatusChange
 from kama.server.tasks import spawn
 from kama.server.websocket import SocketOwner
-from kama.server.ws_gateway import ConnLimits, UserConn
+from kama.server.ws_gateway import UserConn
 from kama.settings import Settings
 
 _TURN_S = 0.02
@@ -56,11 +59,14 @@ class Nowhere:
     def release(self) -> None:
         """Nothing comes anyway."""
 
-    def write_frames(self, frames: Sequence[bytes]) -> bool:
-        return self.ended is None
+    def write_frames(self, payloads: Sequence[bytes]) -> int | None:
+        return self.write_made(b"")
 
-    def write_made(self, frames: bytes) -> bool:
-        return self.ended is None
+    def write_made(self, frames: bytes) -> int | None:
+        return 0 if self.ended is None else None
+
+    def hand_over(self, run: Callable[[], Awaitable[None]]) -> None:
+        """No handshake, nothing to run after it."""
 
     def close_now(self, code: int, reason: str = "") -> None:
         self.ended = self.ended or (code, reason)
@@ -79,6 +85,9 @@ class NothingMissed:
     """The backlog of users who have been sent all there is."""
 
     async def positions(self, user_id: str) -> Sequence[tuple[str, int, int]]:
+        return ()
+
+    def positions_now(self, user_id: str) -> Sequence[tuple[str, int, int]]:
         return ()
 
     async def page(self, conversation: str, after_seq: int, limit: int) -> list[MessageBack]:
@@ -109,7 +118,7 @@ class Crowd:
         return UserConn(
             id=f"c{user_id}",
             identity=Identity(user_id, "user", time.time() + 86_400),
-            socket=socket,  # type: ignore[arg-type]
+            socket=socket,
             welcome=b"",
             backlog=NothingMissed(),
             limits=ConnLimits(),
@@ -146,16 +155,19 @@ class Crowd:
         journal.accepted(uuid, conversation, send_id, receive_id, 0, len(_CONTENT), f"c{send_id}")
         request = ChatMessageRequest(type=0, send_id=send_id, receive_id=receive_id, content=_CONTENT)
         node.chat.counters.stored += 1
-        journal.stored(uuid, conversation, seq, 20, 3.0, "")
+        journal.stored([(uuid, Stored(uuid, conversation, seq))], 3.0)
         message = build_message(request, uuid, seq, time.time_ns() // 1_000_000)
         await node.delivery.deliver(message_back(conversation, message, live=True))
 
     def _sent(self, user_id: str, back: MessageBack, advance: bool, connection: str) -> None:
-        if back.counts_as_sent_to(user_id):
+        if user_id != back.send_id:
             journal = self._node.journal
             journal.written(back.uuid, user_id, connection, back.accepted_ms, live=back.live)
             journal.traffic.sent += 1
-            journal.risen("sent", back.uuid, back.conversation, back.seq, user_id)
+            change = StatusChange(
+                back.uuid, back.conversation, back.seq, back.send_id, back.has_client_id, MessageStatus.SENT, user_id
+            )
+            journal.risen("sent", [change])
 
 
 def _ignore(conn: UserConn, frame: bytes) -> None:
