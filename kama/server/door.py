@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
-from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
+from uvicorn.protocols.utils import get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
 from kama.server.handshake import read_usual
@@ -32,7 +32,6 @@ class Door(asyncio.Protocol):
         "_server_state",
         "client",
         "scheme",
-        "server",
         "transport",
     )
 
@@ -83,7 +82,7 @@ class Door(asyncio.Protocol):
                 self._deadline.cancel()
             return
         self._deadline.cancel()
-        self.server, self.client = get_local_addr(self.transport), get_remote_addr(self.transport)
+        self.client = get_remote_addr(self.transport)
         self.scheme = "https" if is_ssl(self.transport) else "http"
         upgrade: Upgrade = self._make(self._config.ws_protocol_class)
         upgrade.connection_made(self.transport)

@@ -57,9 +57,9 @@ class Upgrade(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.connections.add(self)
-        # Whoever read the request knows both addresses: asking the system again would take as long as the rest of this.
+        # Whoever read the request knows who asked: asking the system again would take as long as the rest of this.
         http: Any = self.transport.get_protocol()
-        self.server, self.client = http.server, http.client
+        self.client = http.client
         self.scheme = "wss" if http.scheme == "https" else "ws"
 
     def data_received(self, data: bytes) -> None:
@@ -96,7 +96,7 @@ class Upgrade(asyncio.Protocol):
             "asgi": {"version": self.config.asgi_version, "spec_version": "2.4"},
             "http_version": "1.1",
             "scheme": self.scheme,
-            "server": self.server,
+            "server": None,  # nobody asks at which of our addresses it came in, and the system would have to be asked
             "client": self.client,
             "root_path": root_path,
             "path": root_path + unquote(path.decode("ascii")),
