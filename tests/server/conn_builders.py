@@ -9,8 +9,10 @@ from typing import Any
 from server_builders import identity_of
 from test_ws_gateway import FakeBacklog, FakeSocket
 
+from kama.server.events import Journal
+from kama.server.send_queue import ConnLimits
 from kama.server.write_turn import Writer, WriteTurn
-from kama.server.ws_gateway import ConnLimits, UserConn
+from kama.server.ws_gateway import UserConn
 
 _numbers = itertools.count(1)
 
@@ -22,7 +24,14 @@ class ByHand(WriteTurn):
         pass
 
 
-def build_conn(user_id: str = "U1", *, since: float | None = None, post_only: bool = False) -> UserConn:
+def build_conn(
+    user_id: str = "U1",
+    *,
+    since: float | None = None,
+    post_only: bool = False,
+    limits: ConnLimits | None = None,
+    journal: Journal | None = None,
+) -> UserConn:
     """A connection that is caught up already."""
     conn = UserConn(
         id=f"c{next(_numbers)}",
@@ -30,10 +39,11 @@ def build_conn(user_id: str = "U1", *, since: float | None = None, post_only: bo
         socket=FakeSocket(),
         welcome=b"{}",
         backlog=FakeBacklog(),
-        limits=ConnLimits(),
+        limits=limits or ConnLimits(),
         sent=lambda user_id, back, advance, conn_id: None,
         closed=lambda conn: None,
         post_only=post_only,
+        journal=journal or Journal(),
         turn=ByHand(),
         since=time.time() if since is None else since,
     )

@@ -8,18 +8,15 @@ from hypothesis import strategies as st
 from test_ws_gateway import FakeSocket
 
 from kama.server.events import Journal
+from kama.server.send_queue import ConnLimits
 from kama.server.ws_frame import text_frame
-from kama.server.ws_gateway import ConnLimits, UserConn
+from kama.server.ws_gateway import UserConn
 
 _LIMITS = ConnLimits(messages=6, bytes=1000)
 
 
 def sharing(journal: Journal, count: int) -> list[UserConn]:
-    conns = [build_conn(f"U{number}") for number in range(count)]
-    for conn in conns:
-        conn.journal = journal
-        conn.limits = _LIMITS
-    return conns
+    return [build_conn(f"U{number}", limits=_LIMITS, journal=journal) for number in range(count)]
 
 
 def block(conn: UserConn, blocked: bool) -> None:
