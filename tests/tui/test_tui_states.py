@@ -75,8 +75,9 @@ async def test_the_cursor_stays_on_its_row_when_the_order_changes(dashboard: Ope
         table = it.app.screen.query_one("#clients", LiveTable)
         assert table.cursor_row.user_id == "U000633"
         first = [Client(id="c99", user_id="U9", node="n1", depth=100, capacity=100, queued_bytes=9_000_000)]
-        it.source.clock_ms = NOW_MS + 10_000
         it.source.put(Delta(seq=4, base=3, at_ms=NOW_MS, interval_ms=250, clients=first, total=25, matched=25))
+        await it.source.taken()
+        it.source.clock_ms = NOW_MS + 10_000  # not before: the order of without it would be held from then on
         await it.draw()
         assert table.rows[0].user_id == "U9" and table.cursor_row.user_id == "U000633"
 
