@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 from unittest.mock import patch
 
-from kama.server import directory_redis
+from kama.server import leases, node_table
 from kama.server.directory_redis import RedisDirectory
 from kama.server.registry import ClientRegistry
 from kama.server.ws_gateway import UserConn
@@ -27,6 +27,7 @@ class Holder:
 
     user_id: str
     id: str
+    address: str = ""
     since: float = field(default_factory=time.time)
     post_only: bool = False
     closing: tuple[int, str] | None = None
@@ -35,7 +36,7 @@ class Holder:
 @contextmanager
 def long_lives() -> Iterator[None]:
     """Leases and announcements that last as long as a measurement."""
-    with patch.object(directory_redis, "_LEASE_TTL", _LONG), patch.object(directory_redis, "_NODE_TTL", _LONG):
+    with patch.object(leases, "_TTL", _LONG), patch.object(node_table, "NODE_TTL", _LONG):
         yield
 
 

@@ -14,7 +14,7 @@ from benchmarks.scale.announced import announced, long_lives, of_node, user_ids
 from benchmarks.scale.places import Places, RedisMeter
 from benchmarks.scale.sizes import Sizes
 from benchmarks.scale.table import Table, median, p99
-from kama.server import directory_redis
+from kama.server import directory_redis, leases
 
 _RENEWALS_PER_LEASE = 1 / directory_redis._RENEW
 _BEATS_PER_NODE = 1 / directory_redis._BEAT
@@ -118,7 +118,7 @@ async def _expiry(places: Places, sizes: Sizes) -> Table:
     table = Table("Leases that nobody renews any more", ("leases", "s until Redis has dropped them, after their end"))
     lease_seconds = 1.0
     async with places.empty_redis() as client:
-        with patch.object(directory_redis, "_LEASE_TTL", lease_seconds):
+        with patch.object(leases, "_TTL", lease_seconds):
             async with announced(places.redis, 0, user_ids(sizes.dead_leases)) as node:
                 without = await client.dbsize()
                 await node._renew()
