@@ -138,15 +138,15 @@ class Consumer:
             try:
                 if record.ephemeral:
                     self._signal(record, elsewhere)
-                    continue
-                outcome, back = next(placed)
-                if back is not None:
-                    users = deliver_now(back)
-                    if users is None:
-                        users = await self._deliver(back)
-                    if are_others:
-                        elsewhere.append((users, Delivered(back.conversation, Raw(back.frame))))
-                record.settled(outcome)
+                else:
+                    outcome, back = next(placed)
+                    if back is not None:
+                        users = deliver_now(back)
+                        if users is None:
+                            users = await self._deliver(back)
+                        if are_others:
+                            elsewhere.append((users, Delivered(back.conversation, Raw(back.frame))))
+                    record.settled(outcome)
             except Exception as error:
                 # A fault of ours with one message: it is stored, and must not stop those behind it.
                 log.error("message not handed out", uuid=record.uuid, exc_info=error)

@@ -311,6 +311,24 @@ async def test_what_may_not_be_sent_is_refused_by_field(
     assert (house.server.depth, house.server.counters.accepted, house.settled) == (0, 0, [])
 
 
+@pytest.mark.parametrize("fields", [{}, {"type": 3, "av_data": '{"messageId":"PROXY","type":"candidate"}'}])
+async def test_a_long_batch_lets_others_have_their_turn(
+    house: House, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]
+) -> None:
+    monkeypatch.setattr("kama.server.consumer._YIELD_EVERY", 2)
+    loop, happened = asyncio.get_running_loop(), []
+
+    def settle(_record: Record, _outcome: Stored | KamaError) -> None:
+        if not happened:
+            loop.call_soon(happened.append, "another's turn")
+        happened.append("settled")
+
+    for _ in range(4):
+        assert house.server.accept_now(build_request(**fields), identity_of("U1"), settle)
+    await until(lambda: len(happened) == 5)
+    assert happened[-1] == "settled"
+
+
 async def test_a_message_exactly_as_long_as_allowed_passes(house: House) -> None:
     await house.send(content="ü" * 100)
 
