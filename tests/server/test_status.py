@@ -103,6 +103,15 @@ async def test_what_was_written_to_the_receiver_is_sent_and_its_cursor_moves(des
     assert await desk.cursor("U2") == (1, 0, 0)
 
 
+async def test_a_slower_connection_of_the_same_user_does_not_set_its_cursor_back(desk: Desk) -> None:
+    first, second = await desk.insert(("U1", "U2"), ("U1", "U2"))
+    desk.writer.mark_sent("U2", second, advance=True)
+    desk.writer.mark_sent("U2", first, advance=True)
+    assert desk.writer.marked("U2")(KEY) == 2
+    await desk.settled()
+    assert await desk.cursor("U2") == (2, 0, 0)
+
+
 async def test_what_is_marked_is_known_before_it_is_committed(desk: Desk) -> None:
     first, second = await desk.insert(("U1", "U2"), ("U1", "U2"))
     desk.writer.mark_sent("U2", first, advance=True)

@@ -238,3 +238,11 @@ def progress_of(batch: list[Any], backs: list[MessageBack]) -> Progress:
             key = (user, "U1_U2", status)
             progress.receipts[key] = max(seq, progress.receipts.get(key, 0))
     return progress
+
+
+def test_what_was_sent_and_what_was_received_are_one_move_of_a_cursor() -> None:
+    progress = Progress(
+        cursors={("U1", "c"): [2, 2, 1], ("U2", "c"): [5, 5, 0]},
+        pushed={("U1", "c"): 4, ("U2", "c"): 3, ("U3", "c"): 7},
+    )
+    assert sorted(progress.moves) == [("U1", "c", 4, 2, 1), ("U2", "c", 5, 5, 0), ("U3", "c", 7, 0, 0)]
