@@ -17,7 +17,7 @@ from kama.server.cache import HistoryCache
 from kama.server.events import Journal
 from kama.server.message_back import MessageBack
 from kama.server.store.database import is_transient
-from kama.server.store.progress import Progress, ProgressStore, StatusChange
+from kama.server.store.progress import Progress, ProgressStore, StatusChange, sent_to
 from kama.server.tasks import spawn
 from kama.server.traffic import HighMark, StatusName
 
@@ -61,21 +61,22 @@ class StatusWriter:
     @property
     def depth(self) -> int:
         """Marks not yet committed."""
-        marked = (self._next, self._in_hand)
-        return sum(len(progress.sent) + len(progress.pushed) + len(progress.cursors) for progress in marked)
+        return len(self._next) + len(self._in_hand)
 
     def mark_sent(self, user_id: str, back: MessageBack, advance: bool, connection: str = "") -> None:
         """`back` was written to a socket of `user_id`; `advance`: and so was everything before it."""
-        progress, uuid = self._next, back.uuid
+        progress = self._next
         # The sender's own echo does not count, but a note to oneself has no other receiver.
-        if uuid not in progress.sent and (user_id != back.send_id or user_id == back.receive_id):
-            progress.sent[uuid] = (user_id, back)
-            if uuid not in self._in_hand.sent:
-                self._journal.written(uuid, user_id, connection, back.accepted_ms, back.live)
+        if back.unsent and (user_id != back.send_id or user_id == back.receive_id):
+            back.unsent = False
+            progress.sent.append(sent_to(user_id, back))
+            self._journal.written(back.uuid, user_id, connection, back.accepted_ms, back.live)
         if advance:
-            key = (user_id, back.conversation)
-            if progress.pushed.get(key, 0) < back.seq:
-                progress.pushed[key] = back.seq
+            seqs = progress.pushed.get(back.conversation)
+            if seqs is None:
+                progress.pushed[back.conversation] = {user_id: back.seq}
+            elif seqs.get(user_id, 0) < back.seq:
+                seqs[user_id] = back.seq
         if self._is_idle:
             self._wake_up()
 
@@ -84,8 +85,7 @@ class StatusWriter:
         marks = (self._in_hand, self._next)
 
         def sent_seq(conversation: str) -> int:
-            key = (user_id, conversation)
-            return max(progress.pushed.get(key, 0) for progress in marks)
+            return max(progress.pushed_to(user_id, conversation) for progress in marks)
 
         return sent_seq
 

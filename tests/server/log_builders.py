@@ -6,7 +6,7 @@ import contextlib
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ class Archive:
         sent: Sequence[Message] = (),
         cursors: Sequence[tuple[str, str, int, int, int]] = (),
         receipts: Sequence[tuple[str, str, int, int]] = (),
-        pushed: Mapping[tuple[str, str], int] | None = None,
+        pushed: dict[str, dict[str, int]] | None = None,
     ) -> None:
         """One record of how far users are."""
         moved = {(user, key): seqs for user, key, *seqs in cursors}

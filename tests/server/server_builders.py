@@ -20,7 +20,7 @@ from kama.server.store.logged import LoggedDatabase
 from kama.server.store.logged_messages import LoggedMessages
 from kama.server.store.logged_progress import LoggedProgress
 from kama.server.store.messages import MessageStore
-from kama.server.store.progress import Progress, ProgressStore, StatusChange
+from kama.server.store.progress import Progress, ProgressStore, StatusChange, sent_to
 from kama.server.store.schema import log_positions, metadata
 
 NOON_MS = 1_800_000_000_000
@@ -72,7 +72,7 @@ def build_change(uuid: int, user_id: str = "U2") -> StatusChange:
 
 def written_to(user_id: str, *backs: MessageBack | None) -> Progress:
     """These messages were written to a socket of the user."""
-    return Progress(sent={back.uuid: (user_id, back) for back in backs if back is not None})
+    return Progress(sent=[sent_to(user_id, back) for back in backs if back is not None])
 
 
 async def wipe(database: Database) -> None:

@@ -134,16 +134,16 @@ def _first_marks(steps: list[ProgressRecord]) -> dict[int, tuple[int, int]]:
 
 
 def _highest(steps: list[ProgressRecord]) -> dict[tuple[str, str], tuple[int, int, int]]:
-    pushed: dict[str, int] = {}
-    highest = pushed.get
+    pushed: dict[str, dict[str, int]] = {}
     for progress in steps:
-        for key, seq in progress.pushed.items():
-            if seq > highest(key, 0):
-                pushed[key] = seq
-    cursors: dict[tuple[str, str], tuple[int, int, int]] = {}
-    for key, seq in pushed.items():
-        user, _, conversation = key.partition(" ")
-        cursors[user, conversation] = (seq, 0, 0)
+        for conversation, seqs in progress.pushed.items():
+            if highest := pushed.get(conversation):
+                for user, seq in seqs.items():
+                    if seq > highest.get(user, 0):
+                        highest[user] = seq
+            else:
+                pushed[conversation] = seqs
+    cursors = {(user, conversation): (seq, 0, 0) for conversation, seqs in pushed.items() for user, seq in seqs.items()}
     for progress in steps:
         for user, conversation, sent, delivered, read in progress.cursors:
             first, second, third = cursors.get((user, conversation), (0, 0, 0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -32,6 +32,11 @@ class Lately(dict[K, V | None]):
         if found is not None:
             self[key] = found
         return found
+
+    def known(self, keys: Iterable[K]) -> list[K]:
+        """Those of the keys that are in either."""
+        old = self._old
+        return [key for key in keys if key in self or key in old]
 
     def turn_over(self, until: int, done: int) -> None:
         """What is young is needed until position `until`; nothing before position `done` is needed any more."""

@@ -45,7 +45,7 @@ _decode_messages = msgspec.json.Decoder(LoggedMessage, strict=False).decode_line
 class ProgressRecord(Struct, array_like=True):
     """`sent`: ids of messages that reached a socket. `cursors`: user, conversation, sent, delivered and read seq.
     `receipts`: user, conversation, status, seq. `pushed`: as `cursors`, where only the sent seq moves, which is most of
-    them: seqs by "<user> <conversation>", which is half the work to read. `at`: Unix milliseconds.
+    them: conversation, then user. `at`: Unix milliseconds.
 
     A record of before there was `pushed` ends before it.
     """
@@ -54,7 +54,7 @@ class ProgressRecord(Struct, array_like=True):
     sent: Sequence[int]
     cursors: Sequence[tuple[str, str, int, int, int]]
     receipts: Sequence[tuple[str, str, int, int]]
-    pushed: dict[str, int] = {}
+    pushed: dict[str, dict[str, int]] = {}
 
 
 class Rise(Struct, array_like=True):
@@ -102,15 +102,14 @@ def write_progress(
     sent: Iterable[int],
     cursors: Mapping[tuple[str, str], Sequence[int]],
     receipts: Mapping[tuple[str, str, Any], int],
-    pushed: Mapping[tuple[str, str], int],
+    pushed: dict[str, dict[str, int]],
     at: int,
 ) -> bytes:
-    """`cursors`: by user and conversation, the sent, delivered and read seq; `pushed`: the sent seq alone. `receipts`:
-    the seq by user, conversation and status. `at`: Unix milliseconds."""
+    """`cursors`: by user and conversation, the sent, delivered and read seq; `pushed`: by conversation and user, the
+    sent seq alone. `receipts`: the seq by user, conversation and status. `at`: Unix milliseconds."""
     moved = [(user, key, seqs[0], seqs[1], seqs[2]) for (user, key), seqs in cursors.items()]
     raised = [(user, key, status, seq) for (user, key, status), seq in receipts.items()]
-    reached = {f"{user} {key}": seq for (user, key), seq in pushed.items()}
-    return encode(ProgressRecord(at, list(sent), moved, raised, reached))
+    return encode(ProgressRecord(at, list(sent), moved, raised, pushed))
 
 
 def read_messages(content: bytes) -> list[LoggedMessage]:

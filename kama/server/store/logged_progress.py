@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from itertools import repeat
 
 from kama.protocol import MessageStatus
 from kama.server.store.lately import Lately
@@ -27,30 +28,23 @@ class LoggedProgress(ProgressStore):
         return None if found is None else [Position(*position) for position in found]
 
     async def apply(self, progress: Progress) -> tuple[list[StatusChange], Mapping[str, int]]:
+        # A copy that was read back from the store does not know what has become of the message since.
+        risen = {change.uuid: change for change in progress.sent}
+        for uuid in self._sent.known(risen):
+            del risen[uuid]
         record = write_progress(
-            progress.sent, progress.cursors, progress.receipts, progress.pushed, time.time_ns() // 1_000_000
+            risen, progress.cursors, progress.receipts, progress.pushed, time.time_ns() // 1_000_000
         )
         async with self._logged.turn:
             end = await self._logged.append(PROGRESS, record, 0)
-        changes = self._first_sent(progress)
+        self._sent.update(zip(risen, repeat(True)))
+        changes = list(risen.values())
         if progress.receipts:
             rises = await self._logged.folder.rises(end)
             self._sent.update((rise.uuid, True) for rise in rises)
             changes += map(_change, rises)
         self._sent.turn_over(end, self._logged.folder.folded)
         return changes, {}
-
-    def _first_sent(self, progress: Progress) -> list[StatusChange]:
-        changes: list[StatusChange] = []
-        sent = self._sent
-        for uuid, (user_id, back) in progress.sent.items():
-            # A copy that was read back from the store does not know what has become of the message since.
-            if back.unsent and sent[uuid] is None:
-                back.unsent = False
-                sent[uuid] = True
-                key, seq, sender, has_client_id = back.conversation, back.seq, back.send_id, back.has_client_id
-                changes.append(StatusChange(uuid, key, seq, sender, has_client_id, MessageStatus.SENT, user_id))
-        return changes
 
 
 def _change(rise: Rise) -> StatusChange:

@@ -20,30 +20,6 @@ _CHUNK = 500
 _Row = Row[Any]
 
 
-@dataclass(slots=True)
-class Progress:
-    """One batch. `sent`: uuid -> the user it was first written to, and the message. `cursors`: (user, conversation)
-    -> the highest [sent, delivered, read] seqs. `receipts`: (user, conversation, status) -> seq, for messages that
-    others sent up to it. `pushed`: (user, conversation) -> sent seq, where that is all that moves."""
-
-    sent: dict[int, tuple[str, MessageBack]] = field(default_factory=dict)
-    cursors: dict[tuple[str, str], list[int]] = field(default_factory=dict)
-    receipts: dict[tuple[str, str, MessageStatus], int] = field(default_factory=dict)
-    pushed: dict[tuple[str, str], int] = field(default_factory=dict)
-
-    @property
-    def moves(self) -> Iterator[tuple[str, str, int, int, int]]:
-        """The cursors: user, conversation, sent, delivered and read seq."""
-        for (user, conversation), (sent, delivered, read) in self.cursors.items():
-            yield user, conversation, max(sent, self.pushed.get((user, conversation), 0)), delivered, read
-        for (user, conversation), seq in self.pushed.items():
-            if (user, conversation) not in self.cursors:
-                yield user, conversation, seq, 0, 0
-
-    def __bool__(self) -> bool:
-        return bool(self.pushed or self.sent or self.cursors or self.receipts)
-
-
 class StatusChange(Struct, frozen=True, gc=False):
     """A message whose status rose, and by whom."""
 
@@ -54,6 +30,50 @@ class StatusChange(Struct, frozen=True, gc=False):
     has_client_id: bool
     status: MessageStatus
     user_id: str
+
+
+_SENT = MessageStatus.SENT
+
+
+def sent_to(user_id: str, back: MessageBack) -> StatusChange:
+    """What it is to a message that it was written to this user."""
+    return StatusChange(back.uuid, back.conversation, back.seq, back.send_id, back.has_client_id, _SENT, user_id)
+
+
+@dataclass(slots=True)
+class Progress:
+    """One batch. `sent`: what has reached a receiver. `cursors`: (user, conversation) -> the highest [sent, delivered,
+    read] seqs. `receipts`: (user, conversation, status) -> seq, for messages that others sent up to it. `pushed`:
+    conversation -> user -> sent seq, where that is all that moves."""
+
+    sent: list[StatusChange] = field(default_factory=list)
+    cursors: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+    receipts: dict[tuple[str, str, MessageStatus], int] = field(default_factory=dict)
+    pushed: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def pushed_to(self, user_id: str, conversation: str) -> int:
+        """The sent seq of `pushed`; 0 where there is none."""
+        return self.pushed.get(conversation, _NOBODY).get(user_id, 0)
+
+    @property
+    def moves(self) -> Iterator[tuple[str, str, int, int, int]]:
+        """The cursors: user, conversation, sent, delivered and read seq."""
+        for (user, conversation), (sent, delivered, read) in self.cursors.items():
+            yield user, conversation, max(sent, self.pushed_to(user, conversation)), delivered, read
+        for conversation, seqs in self.pushed.items():
+            for user, seq in seqs.items():
+                if (user, conversation) not in self.cursors:
+                    yield user, conversation, seq, 0, 0
+
+    def __bool__(self) -> bool:
+        return bool(self.pushed or self.sent or self.cursors or self.receipts)
+
+    def __len__(self) -> int:
+        """How many marks it is."""
+        return len(self.sent) + sum(map(len, self.pushed.values())) + len(self.cursors)
+
+
+_NOBODY: dict[str, int] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +97,11 @@ class ProgressStore:
         now = time.time_ns() // 1_000_000
         changes: list[StatusChange] = []
         async with self._database.write() as tx:
-            uuids = list(progress.sent)
+            sent = {change.uuid: change for change in progress.sent}
+            uuids = list(sent)
             for start in range(0, len(uuids), _CHUNK):
                 rows = await self._mark_sent(tx, uuids[start : start + _CHUNK], now)
-                changes += [_change(row, MessageStatus.SENT, progress.sent[row.uuid][0]) for row in rows]
+                changes += [sent[row.uuid] for row in rows]
             for (user_id, conversation, status), seq in progress.receipts.items():
                 rows = await self._mark_received(tx, user_id, conversation, status, seq)
                 changes += [_change(row, status, user_id) for row in rows]
@@ -89,7 +110,8 @@ class ProgressStore:
         return changes, versions
 
     async def _mark_sent(self, tx: AsyncConnection, uuids: Sequence[int], now: int) -> Sequence[_Row]:
-        return (await tx.execute(_MARK_SENT, {"uuids": uuids, "now": now})).all()
+        rows: Sequence[_Row] = (await tx.execute(_MARK_SENT, {"uuids": uuids, "now": now})).all()
+        return rows
 
     async def _mark_received(
         self, tx: AsyncConnection, user_id: str, conversation: str, status: MessageStatus, seq: int
@@ -160,7 +182,7 @@ _MARK_SENT = (
     update(messages)
     .where(messages.c.uuid.in_(bindparam("uuids", expanding=True)), messages.c.status < MessageStatus.SENT)
     .values(status=MessageStatus.SENT, send_at=bindparam("now"))
-    .returning(*_CHANGED)
+    .returning(messages.c.uuid)
 )
 _MOVE_CURSOR = (
     update(cursors)

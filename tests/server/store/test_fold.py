@@ -98,7 +98,7 @@ def test_a_cursor_does_not_go_back(archive: Archive) -> None:
     """A slower connection of the same user says later how far it is."""
     archive.say(("U1", "U2"), ("U1", "U2"))
     for seq in (1, 2, 1):
-        archive.note(pushed={("U2", "U1_U2"): seq})
+        archive.note(pushed={"U1_U2": {"U2": seq}})
     archive.fold()
     assert archive.execute("SELECT sent_seq FROM cursor WHERE user_id = 'U2'") == [(2,)]
 
@@ -108,7 +108,7 @@ def test_what_an_earlier_version_noted_moves_the_same_cursors(archive: Archive) 
     cursors = [("U2", "U1_U2", 2, 0, 0), ("U1", "U1_U2", 2, 1, 1)]
     record = (AT, [int(first.uuid), int(second.uuid)], cursors, [("U2", "U1_U2", 2, 1)])
     archive.log.append(PROGRESS, encode(record))
-    archive.note(pushed={("U2", "U1_U2"): 1})
+    archive.note(pushed={"U1_U2": {"U2": 1}})
     archive.fold()
     assert archive.execute("SELECT status, send_at FROM message ORDER BY seq") == [(2, AT), (1, AT)]
     assert archive.execute("SELECT * FROM cursor ORDER BY user_id") == [cursors[1], cursors[0]]
@@ -183,11 +183,15 @@ def play(archive: Archive, script: list[tuple[str, list[Any]]]) -> None:
             else:
                 place = (user, key, LEVELS[what])
                 receipts[place] = max(message.seq, receipts.get(place, 0))
+        pushed: dict[str, dict[str, int]] = {}
+        for (user, key), levels in cursors.items():
+            if not levels[1]:
+                pushed.setdefault(key, {})[user] = levels[0]
         archive.note(
             sent,
             [(user, key, *levels) for (user, key), levels in cursors.items() if levels[1]],  # type: ignore[misc]
             [(user, key, status, seq) for (user, key, status), seq in receipts.items()],
-            {place: levels[0] for place, levels in cursors.items() if not levels[1]},
+            pushed,
         )
 
 

@@ -227,7 +227,7 @@ async def test_a_receipt_says_what_it_raised_once_the_store_has_it(logged: Logge
     read = MessageStatus.READ
     with held_up(logged):
         await store.insert_batch([build_record(client_msg_id="c"), build_record()])
-        receipt = Progress({}, {("U2", "U1_U2"): [2, 2, 2]}, {("U2", "U1_U2", read): 2})
+        receipt = Progress([], {("U2", "U1_U2"): [2, 2, 2]}, {("U2", "U1_U2", read): 2})
         applying = asyncio.get_running_loop().create_task(progress.apply(receipt))
         await until(lambda: bool(logged.folder._waiting))
         assert not applying.done()

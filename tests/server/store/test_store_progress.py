@@ -15,7 +15,7 @@ from kama.server.message_back import MessageBack, message_back
 from kama.server.store.database import Database
 from kama.server.store.groups import GroupStore
 from kama.server.store.messages import MessageStore
-from kama.server.store.progress import Position, Progress, ProgressStore, StatusChange
+from kama.server.store.progress import Position, Progress, ProgressStore, StatusChange, sent_to
 from kama.server.store.schema import cursors
 from kama.server.store.schema import messages as table
 
@@ -233,7 +233,7 @@ def progress_of(batch: list[Any], backs: list[MessageBack]) -> Progress:
         for level in range(status):
             levels[level] = max(levels[level], seq)
         if status == SENT:
-            progress.sent.setdefault(backs[seq - 1].uuid, (user, backs[seq - 1]))
+            progress.sent.append(sent_to(user, backs[seq - 1]))
         else:
             key = (user, "U1_U2", status)
             progress.receipts[key] = max(seq, progress.receipts.get(key, 0))
@@ -243,6 +243,6 @@ def progress_of(batch: list[Any], backs: list[MessageBack]) -> Progress:
 def test_what_was_sent_and_what_was_received_are_one_move_of_a_cursor() -> None:
     progress = Progress(
         cursors={("U1", "c"): [2, 2, 1], ("U2", "c"): [5, 5, 0]},
-        pushed={("U1", "c"): 4, ("U2", "c"): 3, ("U3", "c"): 7},
+        pushed={"c": {"U1": 4, "U2": 3, "U3": 7}},
     )
     assert sorted(progress.moves) == [("U1", "c", 4, 2, 1), ("U2", "c", 5, 5, 0), ("U3", "c", 7, 0, 0)]
