@@ -1,16 +1,31 @@
 """What every test can use: one event loop library, no settings of whoever runs the tests, nodes, services."""
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from pytest_timeout import Settings
 from support import RunningNode, StartNode, make_settings, postgres_database, running_node, service
+
+_TEARDOWN_MAX = 60.0  # seconds
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--snap-update", action="store_true", help="Write the texts that screens are compared with anew")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
+    """pytest-timeout lets go of a test once it has failed. A fixture that then waits for what the failed test should
+    have done would hold up the run for ever: the process ends instead, and says where it stood."""
+    item.config.hook.pytest_timeout_cancel_timer(item=item)
+    item.config.hook.pytest_timeout_set_timer(item=item, settings=Settings(_TEARDOWN_MAX, "thread", False, False))
+    try:
+        return (yield)
+    finally:
+        item.config.hook.pytest_timeout_cancel_timer(item=item)
 
 
 @pytest.fixture(scope="session")
