@@ -77,6 +77,10 @@ class TooLarge(BadParameter):
     http_status = 413
 
 
+class TooSlow(BadParameter):
+    http_status = 408
+
+
 class MethodNotAllowed(BadParameter):
     http_status = 405
 

@@ -20,14 +20,46 @@ from kama.server.websocket_upgrade import Upgrade
 PATIENCE = 10.0
 
 
+class HTTP(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # one of two, as httptools is there or not
+    """uvicorn's, but for one thing: it waits for ever for the rest of what asks for something."""
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self._is_in_a_head:
+            self._let_be()
+        elif self._deadline is None:
+            self._deadline = self.loop.call_later(PATIENCE, self._send_away)
+
+    @property
+    def _is_in_a_head(self) -> bool:
+        """Whether it has bytes of a request that it does not handle yet."""
+        is_asked = self.cycle is not None and not self.cycle.response_complete
+        return not is_asked and self.transport.get_protocol() is self
+
+    def _send_away(self) -> None:
+        self._deadline = None
+        if self._is_in_a_head:
+            self.transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._let_be()
+        super().connection_lost(exc)
+
+    def _let_be(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
 class Door(asyncio.Protocol):
-    """Until the first bytes come. Who has not said in PATIENCE seconds what it wants is sent away; uvicorn waits on."""
+    """Until the first bytes come. Who has said nothing in PATIENCE seconds is sent away."""
 
     __slots__ = (
         "_app_state",
         "_config",
         "_deadline",
-        "_http",
         "_loop",
         "_server_state",
         "client",
@@ -46,22 +78,11 @@ class Door(asyncio.Protocol):
         self._server_state = server_state
         self._app_state = app_state
         self._loop = _loop or asyncio.get_running_loop()
-        self._http: Any = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self._deadline = self._loop.call_later(PATIENCE, self._send_away)
+        self._deadline = self._loop.call_later(PATIENCE, self.transport.close)
         self._server_state.connections.add(cast(Any, self))
-
-    def _send_away(self) -> None:
-        if self._is_waiting:
-            self.transport.close()
-
-    @property
-    def _is_waiting(self) -> bool:
-        """For the rest of the first request."""
-        protocol: Any = self.transport.get_protocol()
-        return protocol is self or (protocol is self._http and self._http.cycle is None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._deadline.cancel()
@@ -72,16 +93,14 @@ class Door(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._server_state.connections.discard(cast(Any, self))
+        self._deadline.cancel()
         handshake = read_usual(data)
         if handshake is None:
-            http = self._http = self._make(AutoHTTPProtocol)
+            http = self._make(HTTP)
             http.connection_made(self.transport)
             self.transport.set_protocol(http)
             http.data_received(data)
-            if not self._is_waiting:
-                self._deadline.cancel()
             return
-        self._deadline.cancel()
         self.client = get_remote_addr(self.transport)
         self.scheme = "https" if is_ssl(self.transport) else "http"
         upgrade: Upgrade = self._make(self._config.ws_protocol_class)

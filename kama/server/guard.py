@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from kama.errors import (
     KamaError,
     RateLimited,
     TooLarge,
+    TooSlow,
     Unauthorised,
 )
 from kama.protocol import envelope, error_envelope
@@ -35,6 +37,7 @@ log = structlog.get_logger("kama.http")
 
 Handler = Callable[["Node", Identity, Request], Awaitable[Any]]
 _MAX_BODY = 1 << 20
+BODY_PATIENCE = 30.0  # seconds
 _STATUS_CODES = {404: Code.NOT_FOUND, 403: Code.FORBIDDEN, 401: Code.UNAUTHORISED, 429: Code.RATE_LIMITED}
 
 
@@ -74,18 +77,23 @@ def check_origin(connection: HTTPConnection, allowed: Iterable[str]) -> None:
 
 
 async def read_body(request: Request, kind: type[Any]) -> Any:
-    """The body as one msgspec type. Raises TooLarge, or BadParameter that names the field."""
+    """The body as one msgspec type. Raises TooLarge, TooSlow, or BadParameter that names the field."""
     return decode_body(await read_bytes(request), kind)
 
 
 async def read_bytes(request: Request, limit: int = _MAX_BODY) -> bytes:
+    """Raises TooLarge and TooSlow."""
     chunks: list[bytes] = []
     size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
-            raise TooLarge(f"expected a body of at most {limit} bytes, got more")
-        chunks.append(chunk)
+    try:
+        async with asyncio.timeout(BODY_PATIENCE):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > limit:
+                    raise TooLarge(f"expected a body of at most {limit} bytes, got more")
+                chunks.append(chunk)
+    except TimeoutError:
+        raise TooSlow(f"expected the whole body within {BODY_PATIENCE:g} s, got {size} bytes") from None
     return b"".join(chunks)
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 
 import pytest
 from raw_websocket import CLOSE, Raw, frame, raw_connection, upgrade
 from support import RunningNode, bearer, eventually
 
-from kama.server import door, server_socket
+from kama.server import door, guard, server_socket
 
 LOGIN = upgrade("/wss?client_id=U1", f"Authorization: {bearer('U1')['Authorization']}")
+
+HEALTH = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+SEND = "POST /message/send HTTP/1.1\r\nHost: x\r\nAuthorization: {Authorization}\r\nContent-Length: 100\r\n\r\n"
 
 
 async def logged_in(raw: Raw) -> None:
@@ -26,6 +30,13 @@ async def test_a_login_may_come_in_one_piece(node: RunningNode) -> None:
         await logged_in(raw)
         (conn,) = node.node.registry.get("U1")
         assert conn.address == "{}:{}".format(*raw.writer.get_extra_info("sockname"))
+
+
+async def ask_for_health(raw: Raw) -> None:
+    await raw.write(HEALTH)
+    head = (await raw.head()).lower()
+    assert head.startswith("http/1.1 200 ")
+    await raw.reader.readexactly(int(head.partition("content-length: ")[2].partition("\r")[0]))
 
 
 @pytest.mark.parametrize("size", [1, 7, len(LOGIN) - 2])
@@ -47,10 +58,7 @@ async def test_a_login_may_come_in_other_words(node: RunningNode, connection: st
 async def test_a_connection_may_ask_other_things_and_log_in_then(node: RunningNode) -> None:
     async with raw_connection(node.port) as raw:
         for _ in range(2):
-            await raw.write(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
-            head = (await raw.head()).lower()
-            assert head.startswith("http/1.1 200 ")
-            await raw.reader.readexactly(int(head.partition("content-length: ")[2].partition("\r")[0]))
+            await ask_for_health(raw)
         await raw.write(LOGIN)
         await logged_in(raw)
 
@@ -125,12 +133,43 @@ async def test_who_does_not_say_what_it_wants_is_sent_away(
 async def test_who_has_said_what_it_wants_stays(node: RunningNode, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(door, "PATIENCE", 0.1)
     async with raw_connection(node.port) as asking, raw_connection(node.port) as connected:
-        await asking.write(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asking.write(HEALTH)
         await connected.write(LOGIN)
         assert (await asking.head()).startswith("HTTP/1.1 200 ")
         await logged_in(connected)
         async with raw_connection(node.port) as silent:
             assert await silent.reader.read() == b""  # whose patience began later
-        await asking.write(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asking.write(HEALTH)
         assert b"HTTP/1.1 200 " in await asking.reader.readuntil(b"\r\n")
         assert not connected.reader.at_eof()
+
+
+async def test_who_has_asked_before_is_sent_away_too(node: RunningNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "PATIENCE", 0.1)
+    async with raw_connection(node.port) as raw, asyncio.timeout(10):
+        await ask_for_health(raw)
+        await raw.write(HEALTH[:30])
+        assert await raw.reader.read() == b""
+
+
+async def test_a_request_that_comes_a_byte_at_a_time_has_no_more_time(
+    node: RunningNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door, "PATIENCE", 0.2)
+    async with raw_connection(node.port) as raw, asyncio.timeout(10):
+        await raw.write(HEALTH[:-2] + b"X: ")
+        with contextlib.suppress(ConnectionError):
+            while not raw.reader.at_eof():
+                await asyncio.sleep(0.01)
+                await raw.write(b"x")
+
+
+async def test_who_does_not_send_all_that_it_announced_is_told(
+    node: RunningNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "BODY_PATIENCE", 0.1)
+    async with raw_connection(node.port) as raw, asyncio.timeout(10):
+        await raw.write(SEND.format(**bearer("U1")).encode() + b'{"type": 0')
+        answer = await raw.reader.readuntil(b"}")
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"expected the whole body within 0.1 s, got 10 bytes" in answer
