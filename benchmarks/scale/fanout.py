@@ -18,8 +18,8 @@ from kama.protocol import ChatMessageRequest, build_message
 from kama.server.broker import Record
 from kama.server.channel_broker import ChannelBroker
 from kama.server.delivery import Delivery
+from kama.server.kafka.topics import inbox_topic
 from kama.server.kafka_broker import KafkaBroker
-from kama.server.kafka_topics import inbox_topic
 from kama.server.membership import Membership
 from kama.server.message_back import MessageBack, message_back
 from kama.server.peers import Delivered, Peers

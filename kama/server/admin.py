@@ -11,14 +11,14 @@ from starlette.requests import Request
 
 from kama.errors import BadParameter
 from kama.protocol import ID_PATTERN, is_group_id
-from kama.server import actions
-from kama.server.actions import note
 from kama.server.auth import Identity
 from kama.server.directory import NodeInfo
 from kama.server.guard import read_body
 from kama.server.handlers import number
 from kama.server.peers import GroupChanged
 from kama.server.store.groups import Group
+from kama.server.watch import actions
+from kama.server.watch.actions import note
 
 if TYPE_CHECKING:
     from kama.server.app import Node

@@ -11,7 +11,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from kama.errors import Busy, CloseCode
 from kama.protocol import PROTOCOL_VERSION, SystemFrame, encode
-from kama.server import admin, handlers, health, watch
+from kama.server import admin, handlers, health
 from kama.server.auth import Identity, Role, TokenKeeper
 from kama.server.backlog import StoreBacklog
 from kama.server.cache import HistoryCache, HistoryReader
@@ -20,22 +20,22 @@ from kama.server.delivery import Delivery
 from kama.server.directory import Directory, LocalDirectory
 from kama.server.events import Journal
 from kama.server.guard import EXCEPTION_HANDLERS, guarded
-from kama.server.kafka_records import NODES
+from kama.server.kafka.records import NODES
 from kama.server.limits import TokenBuckets
 from kama.server.membership import Membership
 from kama.server.metrics import metrics_registry
-from kama.server.node_view import NodeView
 from kama.server.parts import make_broker, make_cache_backend, make_stores
 from kama.server.peers import Peers
 from kama.server.registry import ClientRegistry
 from kama.server.retries import Retries
 from kama.server.send_queue import ConnLimits
-from kama.server.server_socket import LINGER
 from kama.server.session import Sessions
 from kama.server.snowflake import NODE_MAX, Snowflake
 from kama.server.status import StatusWriter
 from kama.server.store.groups import GroupStore
-from kama.server.watch import Watchers
+from kama.server.transport.server_socket import LINGER
+from kama.server.watch.node_view import NodeView
+from kama.server.watch.routes import Watchers, snapshot, watch
 from kama.server.websocket import Socket
 from kama.server.write_turn import WriteTurn
 from kama.server.ws_gateway import UserConn, retry_reason
@@ -238,11 +238,11 @@ def routes() -> Sequence[BaseRoute]:
     group, groups = "/admin/groups/{group_id}", "/admin/groups"
     return [
         WebSocketRoute("/wss", handlers.ws_login),
-        WebSocketRoute("/monitor/ws", watch.watch),
+        WebSocketRoute("/monitor/ws", watch),
         WebSocketRoute("/{path:path}", handlers.ws_not_found),
         Route("/wss", handlers.http_on_wss),
         Route("/monitor/ws", handlers.http_on_wss),
-        Route("/monitor/snapshot", guarded(watch.snapshot, *look), methods=["GET"]),
+        Route("/monitor/snapshot", guarded(snapshot, *look), methods=["GET"]),
         Route("/user/wsLogout", guarded(handlers.ws_logout), methods=["POST"]),
         Route("/message/send", guarded(handlers.send_message), methods=["POST"]),
         Route("/message/getMessageList", guarded(handlers.pair_history)),

@@ -18,7 +18,7 @@ from sqlalchemy import URL, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from kama.server.kafka_connection import KafkaConnection
+from kama.server.kafka.connection import KafkaConnection
 from kama.settings import Settings
 
 _TIMEOUT = 5.0

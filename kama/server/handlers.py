@@ -27,7 +27,7 @@ from kama.protocol import (
 from kama.server.auth import Identity
 from kama.server.guard import bearer_token, check_origin, error_response, read_body, read_bytes
 from kama.server.peers import Closed
-from kama.server.socket_reader import SocketReader
+from kama.server.transport.socket_reader import SocketReader
 from kama.server.websocket import Socket, socket_of
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from kama.protocol import Message, MessageType, encode
-from kama.server.ws_frame import text_frame
+from kama.server.transport.ws_frame import text_frame
 
 _SIGNAL = int(MessageType.AUDIO_OR_VIDEO)
 

@@ -17,11 +17,11 @@ from starlette.applications import Starlette
 from kama.errors import SettingsError
 from kama.server.app import Node, build_app
 from kama.server.auth import TokenKeeper
-from kama.server.door import Door
 from kama.server.logs import configure_logs
-from kama.server.server_socket import LINGER
-from kama.server.websocket_sansio import SansIOSocket
-from kama.server.websocket_upgrade import Upgrade
+from kama.server.transport.door import Door
+from kama.server.transport.sansio_socket import SansIOSocket
+from kama.server.transport.server_socket import LINGER
+from kama.server.transport.upgrade import Upgrade
 from kama.settings import Settings
 
 log = structlog.get_logger("kama.node")
@@ -76,7 +76,7 @@ def websocket_class(settings: Settings) -> Any:
     if settings.server.websocket == "websockets":
         return functools.partial(Upgrade, SansIOSocket)
     try:
-        from kama.server.websocket_picows import picows_sockets  # compiled, and not everywhere to be had
+        from kama.server.transport.picows_socket import picows_sockets  # compiled, and not everywhere to be had
     except ImportError as error:
         if settings.server.websocket == "auto":
             return functools.partial(Upgrade, SansIOSocket)

@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from kama.errors import CannotConnect, SettingsError
 from kama.protocol import encode
 from kama.server.directory import NodeInfo
-from kama.server.kafka_records import NODES
+from kama.server.kafka.records import NODES
 from kama.server.leases import Lease
 
 log = structlog.get_logger("kama.nodes")

@@ -7,7 +7,7 @@ from kama.server.broker import MessageBroker
 from kama.server.cache import CacheBackend, MemoryBackend
 from kama.server.channel_broker import ChannelBroker
 from kama.server.events import Journal
-from kama.server.kafka_records import NODES
+from kama.server.kafka.records import NODES
 from kama.server.store.database import Database
 from kama.server.store.logged import LoggedDatabase
 from kama.server.store.logged_messages import LoggedMessages

@@ -1,6 +1,6 @@
 """What a connection is to those who use it: a Socket, which calls whoever owns it, and never waits.
 
-uvicorn does the handshake (`websocket_upgrade`), `ServerSocket` the rest.
+uvicorn does the handshake (`transport.upgrade`), `ServerSocket` the rest.
 """
 
 from __future__ import annotations

@@ -27,10 +27,10 @@ from kama.server.message_back import MessageBack
 from kama.server.pushed import Pushed
 from kama.server.send_queue import ConnLimits, Item, SendQueue, size_of
 from kama.server.tasks import spawn
+from kama.server.transport.ws_frame import text_frame
 from kama.server.unconfirmed import Unconfirmed
 from kama.server.websocket import Socket
 from kama.server.write_turn import WriteTurn
-from kama.server.ws_frame import text_frame
 
 log = structlog.get_logger("kama.gateway")
 

@@ -10,7 +10,8 @@ import pytest
 from raw_websocket import CLOSE, Raw, frame, raw_connection, upgrade
 from support import RunningNode, bearer, eventually
 
-from kama.server import door, guard, server_socket
+from kama.server import guard
+from kama.server.transport import door, server_socket
 
 LOGIN = upgrade("/wss?client_id=U1", f"Authorization: {bearer('U1')['Authorization']}")
 

@@ -12,7 +12,7 @@ from raw_websocket import Raw, frame, raw_websocket
 from support import RunningNode, StartNode, bearer, eventually, text_message
 from websockets.exceptions import ConnectionClosed
 
-from kama.server.server_socket import LINGER
+from kama.server.transport.server_socket import LINGER
 
 
 def _of_size(size: int) -> str:

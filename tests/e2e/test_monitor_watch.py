@@ -17,7 +17,7 @@ from support import RunningNode, StartNode, bearer, eventually, full_disk, token
 from websockets.exceptions import InvalidStatus
 
 from kama.monitor_protocol import ACTIONS, Bye, Client, Delta, Events, History, Node, Result, Snap, Snapshot
-from kama.server.watcher import Watcher
+from kama.server.watch.watcher import Watcher
 
 # --- who may
 

@@ -9,7 +9,7 @@ import pytest
 from support import Peer, RunningNode, StartNode, eventually
 
 from kama.errors import CloseCode
-from kama.server.server_socket import LINGER
+from kama.server.transport.server_socket import LINGER
 
 PAIRS = 99
 FLOOD = 250

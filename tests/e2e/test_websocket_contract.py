@@ -34,11 +34,11 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 from support import eventually, make_settings
 
-from kama.server import server_socket as transport
-from kama.server.door import Door
 from kama.server.node_server import websocket_class
-from kama.server.server_socket import READ_AHEAD
-from kama.server.socket_reader import SocketReader
+from kama.server.transport import server_socket as transport
+from kama.server.transport.door import Door
+from kama.server.transport.server_socket import READ_AHEAD
+from kama.server.transport.socket_reader import SocketReader
 from kama.server.websocket import Socket, socket_of
 
 MAX = 65_536

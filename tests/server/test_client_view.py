@@ -12,8 +12,8 @@ from conn_builders import build_conn
 
 from kama.errors import BadParameter
 from kama.monitor_protocol import CLIENT_ORDERS, Client, ClientQuery
-from kama.server.client_view import ClientView, build_client
 from kama.server.registry import ClientRegistry
+from kama.server.watch.client_view import ClientView, build_client
 from kama.server.ws_gateway import UserConn
 
 COUNT = 2_000

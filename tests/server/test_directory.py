@@ -21,7 +21,7 @@ from kama.errors import CannotConnect, Forbidden, RateLimited, SettingsError
 from kama.server import directory_redis, leases, node_table
 from kama.server.directory import LocalDirectory
 from kama.server.directory_redis import RedisDirectory
-from kama.server.kafka_records import NODES
+from kama.server.kafka.records import NODES
 from kama.server.registry import ClientRegistry
 from kama.server.ws_gateway import UserConn
 

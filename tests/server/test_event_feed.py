@@ -6,8 +6,8 @@ import pytest
 
 from kama.errors import BadParameter
 from kama.monitor_protocol import EventQuery
-from kama.server.event_feed import EventFeed
 from kama.server.events import Journal
+from kama.server.watch.event_feed import EventFeed
 from tests.server.server_builders import build_change
 
 

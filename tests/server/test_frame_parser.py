@@ -9,7 +9,7 @@ pytest.importorskip("picows")
 
 from picows import WSFrame
 
-from kama.server.frame_parser import FrameParsers
+from kama.server.transport.frame_parser import FrameParsers
 
 MAX = 1 << 20
 

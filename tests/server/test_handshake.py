@@ -7,7 +7,7 @@ import random
 import pytest
 from raw_websocket import upgrade
 
-from kama.server.handshake import Handshake, _read_any, make_answer, make_upgrade, read_handshake, read_usual
+from kama.server.transport.handshake import Handshake, _read_any, make_answer, make_upgrade, read_handshake, read_usual
 
 TOKEN = f"Authorization: Bearer {'x' * 200}"
 USUAL = upgrade("/wss?client_id=U1&device=a+b", TOKEN)

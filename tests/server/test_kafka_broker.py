@@ -13,11 +13,11 @@ from kafka_builders import Kafka, contents, corner_of, new_record, take
 from server_builders import until
 
 from kama.errors import CannotConnect, SettingsError, TooLarge
-from kama.server import kafka_broker
 from kama.server.broker import Record
+from kama.server.kafka import shared_group
+from kama.server.kafka.dead_letters import REASON, SOURCE
+from kama.server.kafka.topics import inbox_topic
 from kama.server.kafka_broker import KafkaBroker
-from kama.server.kafka_dead_letters import REASON, SOURCE
-from kama.server.kafka_topics import inbox_topic
 from kama.server.tasks import cancel, spawn
 
 pytestmark = pytest.mark.kafka
@@ -62,7 +62,7 @@ class Consumer:
 
 
 def partitions_of(broker: KafkaBroker) -> set[int]:
-    consumer = broker._consumer
+    consumer = broker._group._consumer
     return set() if consumer is None else {place.partition for place in consumer.assignment()}
 
 
@@ -71,7 +71,7 @@ async def send(broker: KafkaBroker, count: int, *, users: int = 40) -> list[int]
     records = [new_record("U0", f"U{1 + number % users}") for number in range(count)]
     for record in records:
         await broker.publish(record, 10)
-    await until(lambda: broker._in_flight == 0)
+    await until(lambda: broker._publisher.in_flight == 0)
     return [record.uuid for record in records]
 
 
@@ -241,9 +241,9 @@ async def test_whatever_a_fetch_raises_the_batches_go_on_and_the_check_tells(
         raise ZeroDivisionError("a fault of the library")
 
     with monkeypatch.context() as faulty:
-        faulty.setattr(broker._consumer, "getmany", getmany)
+        faulty.setattr(broker._group._consumer, "getmany", getmany)
         consumer = Consumer(broker)
-        await until(lambda: broker._fetcher is not None and broker._fetcher.failure is not None)
+        await until(lambda: broker._group.failure is not None)
         with pytest.raises(ZeroDivisionError):
             await broker.check()
     sent = await send(broker, 3)
@@ -327,7 +327,7 @@ async def test_a_node_finishes_its_batch_before_its_partitions_go(
 
 @pytest.mark.heavy
 async def test_who_lost_a_partition_does_not_commit_it(kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kafka_broker, "_HAND_OVER", 0.1)
+    monkeypatch.setattr(shared_group, "_HAND_OVER", 0.1)
     holder, batches, taken = await held_up(kafka)
     newcomer = await kafka.start("n2", alone=False, partitions=2)
     await shared_out(holder, newcomer, partitions=2)
@@ -427,7 +427,7 @@ async def test_of_two_that_start_without_redis_at_once_one_has_all_and_the_other
     async def nobody_there(*_: object) -> None:
         pass
 
-    monkeypatch.setattr(kafka_broker, "refuse_company", nobody_there)
+    monkeypatch.setattr(shared_group, "refuse_company", nobody_there)
     starts = [kafka.start(node, partitions=3) for node in ("n1", "n2")]
     (refused,) = [end for end in await asyncio.gather(*starts, return_exceptions=True) if isinstance(end, Exception)]
     assert isinstance(refused, SettingsError) and refused.field == "redis.url"
@@ -438,7 +438,7 @@ async def test_of_two_that_start_without_redis_at_once_one_has_all_and_the_other
 async def test_a_second_node_without_redis_is_refused(kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
     first = await kafka.start()
     await until(lambda: partitions_of(first) == {0})
-    monkeypatch.setattr(kafka_broker, "_SESSION_MS", 100)  # how long it waits for a node that was killed
+    monkeypatch.setattr(shared_group, "_SESSION_MS", 100)  # how long it waits for a node that was killed
     with pytest.raises(SettingsError) as error:
         await kafka.start("n2")
     assert (error.value.field, error.value.hint) == ("redis.url", "set redis.url (KAMA_REDIS__URL) for each of them")

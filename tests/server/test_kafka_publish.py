@@ -21,8 +21,8 @@ from test_services_kafka import VARIABLE, heavy
 
 from kama.errors import Busy, CannotConnect, KamaError, SettingsError, TooLarge
 from kama.server.broker import Record, Stored
+from kama.server.kafka.connection import KafkaConnection
 from kama.server.kafka_broker import KafkaBroker
-from kama.server.kafka_connection import KafkaConnection
 from kama.server.tasks import cancel, spawn
 from kama.settings import KafkaSettings
 
@@ -234,7 +234,7 @@ async def test_a_producer_that_lost_its_place_is_replaced(
     async def started_producer() -> Producer:
         return fresh
 
-    monkeypatch.setattr(broker._connection, "started_producer", started_producer)
+    monkeypatch.setattr(broker._publisher._connection, "started_producer", started_producer)
     with capture_logs() as logs:
         for _ in range(2):
             await broker.publish(told.record(), 5)
@@ -282,7 +282,7 @@ async def test_while_kafka_hangs_senders_are_told_busy_in_time_and_once(
             await broker.check()
         await control(own_kafka, "resume")
         taken = await take(broker.batches(), 4)
-        await until(lambda: broker._in_flight == 0)
+        await until(lambda: broker._publisher.in_flight == 0)
         await broker.check()
     assert contents(taken) == ["before", "meanwhile 0", "meanwhile 1", "meanwhile 2"]
     assert told.kinds == ["Stored", "Busy", "Busy", "Busy"]

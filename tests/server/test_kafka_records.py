@@ -12,7 +12,7 @@ from server_builders import build_record, build_request
 
 from kama.protocol import ChatMessageRequest, MessageType, conversation_id, encode
 from kama.server.broker import Record
-from kama.server.kafka_records import NODES, UUID, Place, Poison, decode_record, encode_record, foreign_uuid
+from kama.server.kafka.records import NODES, UUID, Place, Poison, decode_record, encode_record, foreign_uuid
 from kama.server.snowflake import EPOCH_MS, NODE_MAX, Snowflake, timestamp_ms
 
 NOW = 1_800_000_000_000

@@ -7,7 +7,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kama.server.kafka_topics import inbox_prefix, inbox_topic
+from kama.server.kafka.topics import inbox_prefix, inbox_topic
 
 _names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=100)
 # Names that differ in little, and only in what has to be written otherwise.

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-websocket_picows = pytest.importorskip("kama.server.websocket_picows", reason="picows is not installed")
+picows_socket = pytest.importorskip("kama.server.transport.picows_socket", reason="picows is not installed")
 MAX = 2_000
 
 
@@ -18,7 +18,7 @@ def client_frame(payload: bytes, mask: bytes = b"\x01\x02\x03\x04", first: int =
 
 @given(st.binary(min_size=126, max_size=MAX), st.binary(min_size=4, max_size=4))
 def test_the_payload_is_unmasked(payload: bytes, mask: bytes) -> None:
-    assert websocket_picows.lone_text(client_frame(payload, mask), MAX) == payload
+    assert picows_socket.lone_text(client_frame(payload, mask), MAX) == payload
 
 
 FRAME = client_frame(b"x" * 300)
@@ -42,4 +42,4 @@ FRAME = client_frame(b"x" * 300)
     ],
 )
 def test_all_else_is_left_to_the_parser(data: bytes) -> None:
-    assert websocket_picows.lone_text(data, MAX) is None
+    assert picows_socket.lone_text(data, MAX) is None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kama.monitor_protocol import Node
-from kama.server.neighbours import Neighbours
+from kama.server.watch.neighbours import Neighbours
 
 
 class Listening:

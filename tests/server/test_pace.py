@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kama.server.pace import Pace
+from kama.server.watch.pace import Pace
 
 
 class Pacing:

@@ -9,7 +9,7 @@ from test_ws_gateway import FakeSocket
 
 from kama.server.events import Journal
 from kama.server.send_queue import ConnLimits
-from kama.server.ws_frame import text_frame
+from kama.server.transport.ws_frame import text_frame
 from kama.server.ws_gateway import UserConn
 
 _LIMITS = ConnLimits(messages=6, bytes=1000)

@@ -11,14 +11,14 @@ from support import make_settings
 
 from kama.errors import SettingsError
 from kama.server.node_server import websocket_class
-from kama.server.websocket_sansio import SansIOSocket
+from kama.server.transport.sansio_socket import SansIOSocket
 
 
 @pytest.fixture
 def without_picows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "picows", None)
-    monkeypatch.delitem(sys.modules, "kama.server.websocket_picows", raising=False)
-    monkeypatch.delitem(sys.modules, "kama.server.frame_parser", raising=False)
+    monkeypatch.delitem(sys.modules, "kama.server.transport.picows_socket", raising=False)
+    monkeypatch.delitem(sys.modules, "kama.server.transport.frame_parser", raising=False)
 
 
 def socket_maker(tmp_path: Path, name: str) -> Any:
@@ -28,7 +28,7 @@ def socket_maker(tmp_path: Path, name: str) -> Any:
 @pytest.mark.parametrize("name", ["auto", "picows"])
 def test_picows_is_taken_where_it_is_installed(tmp_path: Path, name: str) -> None:
     pytest.importorskip("picows")
-    from kama.server.websocket_picows import PicowsSocket
+    from kama.server.transport.picows_socket import PicowsSocket
 
     assert socket_maker(tmp_path, name).func is PicowsSocket
 

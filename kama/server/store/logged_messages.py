@@ -12,7 +12,7 @@ from kama.server.store.log_records import MESSAGES, write_messages
 from kama.server.store.logged import LoggedDatabase
 from kama.server.store.messages import Batch, MessageStore
 from kama.server.store.pairs import Pair
-from kama.server.ws_frame import text_frame
+from kama.server.transport.ws_frame import text_frame
 
 
 class LoggedMessages(MessageStore):

@@ -11,7 +11,7 @@ from aiokafka.admin import NewTopic
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 
 from kama.errors import CannotConnect
-from kama.server.kafka_connection import KafkaConnection
+from kama.server.kafka.connection import KafkaConnection
 
 log = structlog.get_logger("kama.kafka")
 

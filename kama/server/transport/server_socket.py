@@ -1,4 +1,4 @@
-"""The WebSocket transport: a socket, handed over once uvicorn has answered the upgrade (see `websocket_upgrade`).
+"""The WebSocket transport: a socket, handed over once uvicorn has answered the upgrade (see `upgrade`).
 
 Whoever owns it is called: with each whole message, when the peer takes data again, when it has ended. There is no task
 and no future in it, and nobody who waits.
@@ -29,11 +29,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kama.errors import CloseCode
+from kama.server.transport.ws_frame import CLOSE, PING, PONG, make_frame, text_frame
 from kama.server.websocket import SocketOwner
-from kama.server.ws_frame import CLOSE, PING, PONG, make_frame, text_frame
 
 if TYPE_CHECKING:
-    from kama.server.websocket_upgrade import Upgrade
+    from kama.server.transport.upgrade import Upgrade
 
 LINGER = 5.0
 READ_AHEAD = 16

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kama.monitor_protocol import Client, Closed, Delta, Events, Node, Snap, Sub
-from kama.server.client_view import ClientView
-from kama.server.event_feed import EventFeed
 from kama.server.registry import ClosedConn
+from kama.server.watch.client_view import ClientView
+from kama.server.watch.event_feed import EventFeed
 
 if TYPE_CHECKING:
     from kama.server.app import Node as Parts

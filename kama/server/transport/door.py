@@ -14,8 +14,8 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from uvicorn.protocols.utils import get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
-from kama.server.handshake import read_usual
-from kama.server.websocket_upgrade import Upgrade
+from kama.server.transport.handshake import read_usual
+from kama.server.transport.upgrade import Upgrade
 
 PATIENCE = 10.0
 

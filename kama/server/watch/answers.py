@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, assert_never
 from kama.errors import Forbidden
 from kama.monitor_protocol import Drain, Kick, MessageTrace, Outcome, Send, Trace, User, UserDetail
 from kama.protocol import ChatMessageRequest, MessageType, conversation_id
-from kama.server import actions
 from kama.server.auth import Identity
-from kama.server.client_view import build_client
 from kama.server.events import build_event
 from kama.server.snowflake import timestamp_ms
+from kama.server.watch import actions
+from kama.server.watch.client_view import build_client
 
 if TYPE_CHECKING:
     from kama.server.app import Node

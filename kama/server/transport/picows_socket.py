@@ -9,9 +9,9 @@ from picows import WSCloseCode, WSFrame, WSMsgType, WSProtocolError
 from websockets.exceptions import ProtocolError
 from websockets.frames import Close
 
-from kama.server.frame_parser import FrameParser, FrameParsers
-from kama.server.server_socket import ServerSocket
-from kama.server.websocket_upgrade import Upgrade
+from kama.server.transport.frame_parser import FrameParser, FrameParsers
+from kama.server.transport.server_socket import ServerSocket
+from kama.server.transport.upgrade import Upgrade
 
 try:
     from websockets.speedups import apply_mask

@@ -14,11 +14,11 @@ from kama.errors import CloseCode, Forbidden, KamaError, Unauthorised
 from kama.monitor_protocol import Bye, EventQuery, Snapshot, Sub
 from kama.protocol import encode
 from kama.server.auth import Identity
-from kama.server.event_feed import EventFeed
-from kama.server.frames import Frames
 from kama.server.guard import check_origin, error_response
 from kama.server.handlers import find_token
-from kama.server.watcher import ByeReason, Watcher
+from kama.server.watch.event_feed import EventFeed
+from kama.server.watch.frames import Frames
+from kama.server.watch.watcher import ByeReason, Watcher
 from kama.server.websocket import Socket, socket_of
 
 if TYPE_CHECKING:

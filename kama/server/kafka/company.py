@@ -19,7 +19,7 @@ from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, Cons
 from aiokafka.errors import KafkaError
 
 from kama.errors import SettingsError
-from kama.server.kafka_connection import KafkaConnection
+from kama.server.kafka.connection import KafkaConnection
 
 log = structlog.get_logger("kama.kafka")
 

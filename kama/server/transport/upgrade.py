@@ -16,8 +16,8 @@ from uvicorn.config import Config
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.server import ServerState
 
-from kama.server.handshake import Handshake, Header, make_answer, make_upgrade, read_handshake
-from kama.server.server_socket import ServerSocket
+from kama.server.transport.handshake import Handshake, Header, make_answer, make_upgrade, read_handshake
+from kama.server.transport.server_socket import ServerSocket
 from kama.server.websocket import SOCKET_KEY
 
 log = logging.getLogger("uvicorn.error")

@@ -14,14 +14,14 @@ from kama.errors import BadParameter, CloseCode, DatabaseFailed, KamaError, Rate
 from kama.monitor_protocol import Ack, Bye, History, NodeFrame, Problem, Result, Sub, WatcherFrame, decode_watcher_frame
 from kama.protocol import encode
 from kama.refusals import explain
-from kama.server.answers import answer
 from kama.server.auth import Identity
-from kama.server.frames import Frames
 from kama.server.guard import error_text
 from kama.server.limits import TokenBuckets
-from kama.server.pace import Pace
-from kama.server.socket_reader import SocketReader
 from kama.server.tasks import cancel, spawn
+from kama.server.transport.socket_reader import SocketReader
+from kama.server.watch.answers import answer
+from kama.server.watch.frames import Frames
+from kama.server.watch.pace import Pace
 from kama.server.websocket import Socket
 
 if TYPE_CHECKING:

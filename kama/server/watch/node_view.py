@@ -10,11 +10,11 @@ from kama import __version__
 from kama.monitor_protocol import ACTIONS, MONITOR_PROTOCOL, Counters, Hello, Node, Queue
 from kama.server.auth import Identity
 from kama.server.cache import CACHE_TASKS
-from kama.server.client_view import unix_ms
-from kama.server.neighbours import Neighbours
 from kama.server.store.logged import UNFOLDED_MAX
 from kama.server.traffic import HighMark
 from kama.server.vitals import Reading, Vitals
+from kama.server.watch.client_view import unix_ms
+from kama.server.watch.neighbours import Neighbours
 
 if TYPE_CHECKING:
     from kama.server.app import Node as Parts

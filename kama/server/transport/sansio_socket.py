@@ -9,8 +9,8 @@ from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
 from kama.errors import CloseCode
-from kama.server.server_socket import ServerSocket
-from kama.server.websocket_upgrade import Upgrade
+from kama.server.transport.server_socket import ServerSocket
+from kama.server.transport.upgrade import Upgrade
 
 _log = logging.getLogger("uvicorn.error")
 

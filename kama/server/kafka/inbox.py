@@ -8,9 +8,9 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from kama.errors import CannotConnect
-from kama.server.kafka_connection import KafkaConnection
-from kama.server.kafka_fetch import Fetcher, Unreadable
-from kama.server.kafka_topics import KafkaTopics, inbox_prefix, inbox_topic
+from kama.server.kafka.connection import KafkaConnection
+from kama.server.kafka.fetch import Fetcher, Unreadable
+from kama.server.kafka.topics import KafkaTopics, inbox_prefix, inbox_topic
 
 log = structlog.get_logger("kama.kafka")
 

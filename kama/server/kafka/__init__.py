@@ -1,0 +1,1 @@
+"""What KafkaBroker is made of."""

@@ -1,0 +1,1 @@
+"""From a socket's first bytes to whole messages, and back."""

@@ -1,0 +1,1 @@
+"""What is shown to whom watches a node, and what they may do."""
