@@ -38,6 +38,11 @@ class MessageType(IntEnum):
     AUDIO_OR_VIDEO = 3
 
 
+# Plain numbers: to name a member of an enumeration takes as long as to make a message's id.
+_TEXT = int(MessageType.TEXT)
+SIGNAL = int(MessageType.AUDIO_OR_VIDEO)
+
+
 class MessageStatus(IntEnum):
     """The life of a stored message; it never goes back."""
 
@@ -312,11 +317,6 @@ class Message(Struct, kw_only=True):
     created_ms: int
 
 
-# Plain numbers: to name a member of an enumeration takes as long as to make a message's id.
-_TEXT = int(MessageType.TEXT)
-_SIGNAL = int(MessageType.AUDIO_OR_VIDEO)
-
-
 def build_message(request: ChatMessageRequest, uuid: int, seq: int, created_ms: int) -> Message:
     """What is stored and pushed for a request: file fields only where the type has them."""
     message = Message(
@@ -337,7 +337,7 @@ def build_message(request: ChatMessageRequest, uuid: int, seq: int, created_ms: 
         message.client_msg_id = request.client_msg_id
     if request.type == _TEXT:
         return message
-    if request.type == _SIGNAL:
+    if request.type == SIGNAL:
         message.content = message.url = message.file_size = ""
         message.av_data = request.av_data
     else:

@@ -12,9 +12,9 @@ from typing import NoReturn
 
 from kama.errors import Busy, Forbidden, KamaError, NoSuchGroup, RateLimited
 from kama.protocol import (
+    SIGNAL,
     BadFrame,
     ChatMessageRequest,
-    MessageType,
     conversation_id,
     is_stored_signal,
 )
@@ -32,8 +32,6 @@ from kama.server.snowflake import Snowflake, timestamp_ms
 from kama.server.store.messages import MessageStore
 from kama.server.tasks import cancel, spawn
 from kama.server.traffic import HighMark
-
-_SIGNAL = int(MessageType.AUDIO_OR_VIDEO)
 
 
 class ChatServer:
@@ -181,7 +179,7 @@ class ChatServer:
                 f"expected at most {self._file_max_size} characters of content and av_data, got {size}",
                 field="content" if request.content else "av_data",
             )
-        return request.type == _SIGNAL and not is_stored_signal(request)
+        return request.type == SIGNAL and not is_stored_signal(request)
 
     def _check_member(self, request: ChatMessageRequest, members: Collection[str] | None) -> None:
         if members is None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from kama.protocol import Message, MessageType, encode
+from kama.protocol import SIGNAL, Message, encode
 from kama.server.transport.ws_frame import text_frame
-
-_SIGNAL = int(MessageType.AUDIO_OR_VIDEO)
 
 
 class MessageBack(Struct, gc=False):
@@ -34,7 +32,7 @@ class MessageBack(Struct, gc=False):
 
     def is_shown_to(self, user_id: str) -> bool:
         """The sender sees it too, but call signals are for the receiver alone."""
-        return user_id != self.send_id or self.type != _SIGNAL or self.pulled or self.receive_id == user_id
+        return user_id != self.send_id or self.type != SIGNAL or self.pulled or self.receive_id == user_id
 
 
 def message_back(

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import structlog
 
 from kama.errors import CloseCode, KamaError
-from kama.protocol import AckFrame, MessageType, encode, error_frame
+from kama.protocol import SIGNAL, AckFrame, encode, error_frame
 from kama.server.auth import Identity
 from kama.server.broker import Record, Stored
 from kama.server.catch_up import Backlog, CatchUp, log_in_at_once
@@ -33,8 +33,6 @@ from kama.server.websocket import Socket
 from kama.server.write_turn import WriteTurn
 
 log = structlog.get_logger("kama.gateway")
-
-_SIGNAL = int(MessageType.AUDIO_OR_VIDEO)
 
 OnFrame = Callable[["UserConn", bytes], Coroutine[Any, Any, None] | None]
 """Takes one message of a client. What it gives is what has to be waited for before the next one."""
@@ -204,7 +202,7 @@ class UserConn:
         """The first of a turn of the loop needs no queue; what comes after it in the same turn gathers. So does an echo
         that an ack will follow, and a call signal that its sender may not be shown."""
         user_id, socket = self.identity.user_id, self.socket
-        if user_id == back.send_id and (back.has_client_id or back.type == _SIGNAL):
+        if user_id == back.send_id and (back.has_client_id or back.type == SIGNAL):
             return False
         if not socket.can_write or not self.turn.is_first(self):
             return False

@@ -311,11 +311,11 @@ async def test_a_node_finishes_its_batch_before_its_partitions_go(
     holder, batches, taken = await held_up(kafka)
     asked_to_hand_over = asyncio.Event()
 
-    async def hand_over(really: Callable[[], Awaitable[None]] = holder.hand_over) -> None:
+    async def hand_over(really: Callable[[], Awaitable[None]] = holder._group.hand_over) -> None:
         asked_to_hand_over.set()
         await really()
 
-    monkeypatch.setattr(holder, "hand_over", hand_over)
+    monkeypatch.setattr(holder._group, "hand_over", hand_over)
     joining = spawn(kafka.start("n2", alone=False, partitions=2), name="newcomer")
     await asyncio.wait_for(asked_to_hand_over.wait(), 20)
     rest = spawn(anext(batches), name="next batch")  # type: ignore[arg-type]

@@ -153,7 +153,7 @@ async def producer() -> Producer:
 @pytest.fixture
 async def broker(producer: Producer) -> AsyncIterator[KafkaBroker]:
     async with broker_at("127.0.0.1:1", in_flight=2) as made:
-        made._producer = producer
+        made._publisher.producer = producer
         yield made
 
 
