@@ -110,15 +110,16 @@ class Journal:
         self._append((self._clock_ns(), "routed", uuid, conversation, seq, members, online, depth, text))
 
     def written(self, uuid: int, user_id: str, connection: str, accepted_ms: int, live: bool) -> None:
-        """`live`: it was not read back from the store first, so how long it took says how the node does."""
+        """`live`: it was not read back from the store first."""
         now = self._clock_ns()
         took = now / 1_000_000 - accepted_ms
         if took < 0.0:
             took = 0.0
+        entry = (now, "written", uuid, user_id, connection, took)
         if live:
-            self.traffic.took.append((now, took))
+            self.traffic.written_live.append(entry)
         self.count += 1
-        self._append((now, "written", uuid, user_id, connection, took))
+        self._append(entry)
 
     def risen(self, status: EventKind, changes: Collection[_Change]) -> None:
         """One status of some messages was committed: sent, delivered or read."""

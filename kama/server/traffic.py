@@ -8,7 +8,11 @@ from typing import Literal
 
 StatusName = Literal["sent", "delivered", "read"]
 
-_TOOK = 4_000
+_WRITTEN = 4_000
+
+Written = tuple[int, str, int, str, str, float]
+"""A message that was written out, as the journal has it: Unix nanoseconds, "written", its id, the user, the connection,
+and how many milliseconds after it was accepted."""
 
 
 @dataclass(slots=True)
@@ -31,8 +35,8 @@ class HighMark:
 class Traffic:
     """Counters since the node started; `queued` frames wait in all send-back queues together, now.
 
-    `took` has the newest messages that were written out: when (Unix nanoseconds), and how many milliseconds after
-    they were accepted.
+    `written_live` has the newest messages that were not read back from the store first: how long they took says how the
+    node does.
     """
 
     received: int = 0
@@ -46,7 +50,7 @@ class Traffic:
     read: int = 0
     logins: int = 0
     logins_refused: int = 0
-    took: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=_TOOK))
+    written_live: deque[Written] = field(default_factory=lambda: deque(maxlen=_WRITTEN))
 
     def risen(self, status: StatusName, count: int) -> None:
         match status:

@@ -77,7 +77,7 @@ class Vitals:
         self.beat_ms = now_ns // 1_000_000
         self.cpu_percent = self._cpu.percent(seconds)
         self.rss_bytes = read_rss()
-        taken = [took for at, took in self._traffic.took if at > now_ns - _SAMPLE_NS]
+        taken = [took for at, *_, took in self._traffic.written_live if at > now_ns - _SAMPLE_NS]
         self.sent_p50_ms, self.sent_p99_ms = percentiles(taken)
         self.points.append(
             Point(

@@ -142,7 +142,7 @@ def test_only_live_messages_say_how_long_delivery_takes() -> None:
     journal = Journal(clock_ns=lambda: 50_000_000)
     journal.written(1, "U2", "c2", 40, live=True)
     journal.written(2, "U2", "c2", 10, live=False)
-    assert list(journal.traffic.took) == [(50_000_000, 10.0)]
+    assert list(journal.traffic.written_live) == [(50_000_000, "written", 1, "U2", "c2", 10.0)]
 
 
 @given(st.lists(st.booleans(), max_size=300), st.integers(0, 50))

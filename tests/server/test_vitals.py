@@ -45,8 +45,8 @@ def test_the_last_fifteen_minutes_are_kept() -> None:
 def test_how_long_delivery_takes_is_told_of_the_last_seconds() -> None:
     watched = Watched()
     now = time.time_ns()
-    watched.traffic.took.append((now - 60_000_000_000, 9_000.0))
-    watched.traffic.took.extend((now, float(took)) for took in range(1, 101))
+    said = [(now - 60_000_000_000, 9_000.0), *((now, float(took)) for took in range(1, 101))]
+    watched.traffic.written_live.extend((at, "written", 1, "U2", "c2", took) for at, took in said)
     watched.vitals.tick(1.0)
     assert (watched.vitals.sent_p50_ms, watched.vitals.sent_p99_ms) == (50, 99)
 
