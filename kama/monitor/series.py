@@ -14,6 +14,8 @@ COUNTERS: tuple[str, ...] = Counters.__struct_fields__
 NO_RATES: Mapping[str, float] = dict.fromkeys(COUNTERS, 0.0)
 # Two frames closer than this tell more of the clocks than of the node.
 _APART_MS = 150
+# What a node does in batches, two a second, stands still between two frames, and leaps between the next two.
+_MEAN_OVER_MS = 2_000
 # After this much silence the mean over it says nothing about now.
 _TOGETHER_MS = 15_000
 
@@ -21,12 +23,12 @@ _TOGETHER_MS = 15_000
 class Series:
     """`rates` are per second, by the counter's name: what the last two states of the node tell."""
 
-    __slots__ = ("_last", "_second", "points", "rates")
+    __slots__ = ("_lately", "_second", "points", "rates")
 
     def __init__(self) -> None:
         self.points: deque[Point] = deque(maxlen=POINTS_MAX)
         self.rates: Mapping[str, float] = NO_RATES
-        self._last: tuple[int, Node] | None = None
+        self._lately: deque[tuple[int, Node]] = deque()
         self._second: tuple[int, Node] | None = None  # where the last point ended
 
     def take_history(self, points: Iterable[Point]) -> None:
@@ -35,16 +37,25 @@ class Series:
         merged |= {point.at_ms // 1000: point for point in points}
         self.points = deque((merged[second] for second in sorted(merged)), maxlen=POINTS_MAX)
 
+    @property
+    def mean_rates(self) -> Mapping[str, float]:
+        """The same over the last seconds."""
+        return _rates(self._lately[0], self._lately[-1]) if len(self._lately) > 1 else NO_RATES
+
     def take(self, node: Node, at_ms: int) -> bool:
         """The node as it was at `at_ms`, by its own clock. Whether there is a new point."""
-        if self._last is None or _is_other_life(self._last, node, at_ms):
-            self._last = self._second = (at_ms, node)
+        lately = self._lately
+        if not lately or _is_other_life(lately[-1], node, at_ms):
+            self._second = (at_ms, node)
+            self._lately = deque([self._second])
             self.rates = NO_RATES
             return False
-        if at_ms - self._last[0] < _APART_MS:
+        if at_ms - lately[-1][0] < _APART_MS:
             return False
-        self.rates = _rates(self._last, (at_ms, node))
-        self._last = (at_ms, node)
+        self.rates = _rates(lately[-1], (at_ms, node))
+        lately.append((at_ms, node))
+        while lately[1][0] <= at_ms - _MEAN_OVER_MS:
+            lately.popleft()
         return self._take_second(node, at_ms)
 
     def _take_second(self, node: Node, at_ms: int) -> bool:

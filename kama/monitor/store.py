@@ -242,6 +242,11 @@ class MonitorStore:
         series = self._series.get(node)
         return series.rates if series is not None and self.is_seen(node) else NO_RATES
 
+    def mean_rates(self, node: str) -> Mapping[str, float]:
+        """The same over the last seconds, for what rises in batches."""
+        series = self._series.get(node)
+        return series.mean_rates if series is not None and self.is_seen(node) else NO_RATES
+
     def is_seen(self, node: str) -> bool:
         """Whether a source that is of now tells of that node."""
         return any(watched.is_current and node in watched.nodes for watched in self.sources.values())

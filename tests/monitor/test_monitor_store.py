@@ -201,6 +201,26 @@ def test_rates_come_from_the_last_two_frames(node: SimulatedNode) -> None:
     assert store.rates("n1")["accepted"] == 0
 
 
+def test_what_rises_in_batches_has_a_steady_mean(node: SimulatedNode) -> None:
+    store = watched(node)
+    means: list[float] = []
+    for number in range(24):
+        node.count(folded=100 * (number % 2))  # twice a second, at four frames
+        feed(store, node, [node.delta()])
+        means.append(store.mean_rates("n1")["folded"])
+    assert node.interval_ms == 250 and {store.rates("n1")["folded"]} <= {0, 400}
+    assert set(means[8:]) == {200}
+
+
+def test_a_mean_ends_with_the_life_that_it_is_of(node: SimulatedNode) -> None:
+    store = watched(node)
+    node.count(folded=100)
+    feed(store, node, [node.delta()])
+    node.restart("e2")
+    feed(store, node, [node.hello(), node.snap()])
+    assert store.mean_rates("n1")["folded"] == 0
+
+
 def test_a_restart_is_no_negative_rate(node: SimulatedNode) -> None:
     node.count(accepted=1_000)
     store = watched(node)

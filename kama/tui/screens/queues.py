@@ -100,7 +100,7 @@ class QueuesScreen(MonitorScreen):
         self.query_one(LiveTable).update(rows, now_ms)
 
     def _rows(self, node: Node) -> Iterable[QueueRow]:
-        rates: Mapping[str, float] = self.feed.store.rates(node.name)
+        rates: Mapping[str, float] = self.feed.store.mean_rates(node.name)
         is_gone = node.state == "gone"
         points = self.feed.store.points(node.name)[-_PAST:]
         for name, queue in node.queues.items():
