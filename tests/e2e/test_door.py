@@ -13,10 +13,12 @@ from support import RunningNode, bearer, eventually
 from kama.server import guard
 from kama.server.transport import door, server_socket
 
-LOGIN = upgrade("/wss?client_id=U1", f"Authorization: {bearer('U1')['Authorization']}")
-
 HEALTH = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
 SEND = "POST /message/send HTTP/1.1\r\nHost: x\r\nAuthorization: {Authorization}\r\nContent-Length: 100\r\n\r\n"
+
+
+def login() -> bytes:
+    return upgrade("/wss?client_id=U1", f"Authorization: {bearer('U1')['Authorization']}")
 
 
 async def logged_in(raw: Raw) -> None:
@@ -27,7 +29,7 @@ async def logged_in(raw: Raw) -> None:
 
 async def test_a_login_may_come_in_one_piece(node: RunningNode) -> None:
     async with raw_connection(node.port) as raw:
-        await raw.write(LOGIN)
+        await raw.write(login())
         await logged_in(raw)
         (conn,) = node.node.registry.get("U1")
         assert conn.address == "{}:{}".format(*raw.writer.get_extra_info("sockname"))
@@ -40,11 +42,13 @@ async def ask_for_health(raw: Raw) -> None:
     await raw.reader.readexactly(int(head.partition("content-length: ")[2].partition("\r")[0]))
 
 
-@pytest.mark.parametrize("size", [1, 7, len(LOGIN) - 2])
+@pytest.mark.parametrize("size", [1, 7, -2], ids=["bytes", "some bytes", "all but two bytes"])
 async def test_a_login_may_come_in_pieces(node: RunningNode, size: int) -> None:
     async with raw_connection(node.port) as raw:
-        for at in range(0, len(LOGIN), size):
-            await raw.write(LOGIN[at : at + size])
+        request = login()
+        step = size % len(request)
+        for at in range(0, len(request), step):
+            await raw.write(request[at : at + step])
             await asyncio.sleep(0.001)
         await logged_in(raw)
 
@@ -52,7 +56,7 @@ async def test_a_login_may_come_in_pieces(node: RunningNode, size: int) -> None:
 @pytest.mark.parametrize("connection", ["keep-alive,Upgrade", "Upgrade, keep-alive", "close\r\nConnection: UPGRADE"])
 async def test_a_login_may_come_in_other_words(node: RunningNode, connection: str) -> None:
     async with raw_connection(node.port) as raw:
-        await raw.write(LOGIN.replace(b"Connection: Upgrade", f"Connection: {connection}".encode()))
+        await raw.write(login().replace(b"Connection: Upgrade", f"Connection: {connection}".encode()))
         await logged_in(raw)
 
 
@@ -60,7 +64,7 @@ async def test_a_connection_may_ask_other_things_and_log_in_then(node: RunningNo
     async with raw_connection(node.port) as raw:
         for _ in range(2):
             await ask_for_health(raw)
-        await raw.write(LOGIN)
+        await raw.write(login())
         await logged_in(raw)
 
 
@@ -76,7 +80,7 @@ async def test_a_connection_may_ask_other_things_and_log_in_then(node: RunningNo
 async def test_a_handshake_that_is_none_is_answered_and_ended(node: RunningNode, header: str, status: str) -> None:
     """Such a connection used to stay open without an answer for as long as the client liked."""
     async with raw_connection(node.port) as raw:
-        await raw.write(LOGIN[:-2] + header.encode() + b"\r\n\r\n")
+        await raw.write(login()[:-2] + header.encode() + b"\r\n\r\n")
         async with asyncio.timeout(10):
             answer = (await raw.reader.read()).decode()
         assert answer.startswith(f"HTTP/1.1 {status} ")
@@ -84,7 +88,7 @@ async def test_a_handshake_that_is_none_is_answered_and_ended(node: RunningNode,
 
 async def test_who_says_nothing_holds_up_no_end(node: RunningNode) -> None:
     async with raw_connection(node.port) as silent, raw_connection(node.port) as halfway:
-        await halfway.write(LOGIN[:100])
+        await halfway.write(login()[:100])
         await eventually(lambda: len(node.server.server_state.connections) == 2)
         node.stop()
         async with asyncio.timeout(5):
@@ -107,7 +111,7 @@ async def test_a_login_is_answered_in_one_write(node: RunningNode, monkeypatch: 
 
     async with raw_connection(node.port) as raw:
         monkeypatch.setattr(server_socket.os, "write", note)
-        await raw.write(LOGIN)
+        await raw.write(login())
         await logged_in(raw)
     answer = next(data for data in written if data.startswith(b"HTTP/1.1 101 "))
     assert b'"welcome"' in answer and b'"caught_up"' in answer
@@ -121,7 +125,9 @@ async def test_who_is_closed_in_the_turn_of_the_upgrade_is_told_why(node: Runnin
         assert await raw.close_code() == 1000
 
 
-@pytest.mark.parametrize("said", [b"", LOGIN[:40], b"GET /health/live HTTP/1.1\r\nHost:"], ids=["", "login", "get"])
+@pytest.mark.parametrize(
+    "said", [b"", upgrade("/wss?client_id=U1")[:40], b"GET /health/live HTTP/1.1\r\nHost:"], ids=["", "login", "get"]
+)
 async def test_who_does_not_say_what_it_wants_is_sent_away(
     node: RunningNode, said: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,7 +141,7 @@ async def test_who_has_said_what_it_wants_stays(node: RunningNode, monkeypatch: 
     monkeypatch.setattr(door, "PATIENCE", 0.1)
     async with raw_connection(node.port) as asking, raw_connection(node.port) as connected:
         await asking.write(HEALTH)
-        await connected.write(LOGIN)
+        await connected.write(login())
         assert (await asking.head()).startswith("HTTP/1.1 200 ")
         await logged_in(connected)
         async with raw_connection(node.port) as silent:
