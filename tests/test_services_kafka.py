@@ -162,6 +162,7 @@ def test_brokers_and_controllers_listen_on_loopback_only(environment: Environmen
 
 
 @heavy
+@pytest.mark.drill
 async def test_a_broker_killed_under_load_costs_no_acknowledged_message(
     environment: Environment, brokers: str, topic: str
 ) -> None:
@@ -189,6 +190,7 @@ async def test_a_broker_killed_under_load_costs_no_acknowledged_message(
 
 
 @heavy
+@pytest.mark.drill
 async def test_up_brings_three_killed_brokers_back_with_their_messages(
     environment: Environment, brokers: str, topic: str
 ) -> None:

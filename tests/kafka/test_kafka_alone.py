@@ -60,6 +60,7 @@ def test_a_second_node_without_redis_is_refused_and_told_the_setting(cluster: Cl
 
 
 @pytest.mark.heavy
+@pytest.mark.drill
 def test_a_node_without_redis_starts_again_after_a_kill(cluster: Cluster) -> None:
     """Kafka takes the killed one for a member until its session ends."""
     node: NodeProcess = cluster.new_node()
@@ -69,6 +70,7 @@ def test_a_node_without_redis_starts_again_after_a_kill(cluster: Cluster) -> Non
 
 
 @pytest.mark.heavy
+@pytest.mark.drill
 def test_of_two_nodes_without_redis_that_start_at_once_one_serves(cluster: Cluster) -> None:
     nodes = [cluster.new_node() for _ in range(2)]
     with ThreadPoolExecutor(2) as pool:

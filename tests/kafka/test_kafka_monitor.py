@@ -94,6 +94,7 @@ async def test_a_kick_reaches_a_user_on_another_node(pair: Cluster) -> None:
         assert await peer.wait_for_close() == (4002, "rude")
 
 
+@pytest.mark.drill
 async def test_a_killed_node_is_gone_within_fifteen_seconds_with_its_last_numbers(pair: Cluster) -> None:
     pair.start(1)
     here, doomed = pair.nodes[0], pair.nodes[-1]
