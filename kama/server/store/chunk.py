@@ -137,6 +137,9 @@ def _highest(steps: list[ProgressRecord]) -> dict[tuple[str, str], tuple[int, in
     pushed: dict[str, dict[str, int]] = {}
     for progress in steps:
         for conversation, seqs in progress.pushed.items():
+            if isinstance(seqs, int):
+                user, _, conversation = conversation.partition(" ")
+                seqs = {user: seqs}
             if highest := pushed.get(conversation):
                 for user, seq in seqs.items():
                     if seq > highest.get(user, 0):

@@ -47,14 +47,14 @@ class ProgressRecord(Struct, array_like=True):
     `receipts`: user, conversation, status, seq. `pushed`: as `cursors`, where only the sent seq moves, which is most of
     them: conversation, then user. `at`: Unix milliseconds.
 
-    A record of before there was `pushed` ends before it.
+    A record of before there was `pushed` ends before it; one of soon after has seqs by "<user> <conversation>".
     """
 
     at: int
     sent: Sequence[int]
     cursors: Sequence[tuple[str, str, int, int, int]]
     receipts: Sequence[tuple[str, str, int, int]]
-    pushed: dict[str, dict[str, int]] = {}
+    pushed: dict[str, dict[str, int] | int] = {}
 
 
 class Rise(Struct, array_like=True):
@@ -109,7 +109,7 @@ def write_progress(
     sent seq alone. `receipts`: the seq by user, conversation and status. `at`: Unix milliseconds."""
     moved = [(user, key, seqs[0], seqs[1], seqs[2]) for (user, key), seqs in cursors.items()]
     raised = [(user, key, status, seq) for (user, key, status), seq in receipts.items()]
-    return encode(ProgressRecord(at, list(sent), moved, raised, pushed))
+    return encode((at, list(sent), moved, raised, pushed))  # a ProgressRecord
 
 
 def read_messages(content: bytes) -> list[LoggedMessage]:

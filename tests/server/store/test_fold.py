@@ -114,6 +114,15 @@ def test_what_an_earlier_version_noted_moves_the_same_cursors(archive: Archive) 
     assert archive.execute("SELECT * FROM cursor ORDER BY user_id") == [cursors[1], cursors[0]]
 
 
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+def test_a_version_between_noted_users_and_conversations_in_one_text(archive: Archive, before: int, after: int) -> None:
+    archive.say(("U1", "U2"), ("U1", "U2"))
+    archive.log.append(PROGRESS, encode((AT, [], [], [], {"U2 U1_U2": before})))
+    archive.note(pushed={"U1_U2": {"U2": after}})
+    archive.fold()
+    assert archive.execute("SELECT sent_seq FROM cursor WHERE user_id = 'U2'") == [(2,)]
+
+
 @pytest.mark.parametrize("is_later", [False, True], ids=["in the same transaction", "in a later one"])
 def test_what_was_sent_has_its_time_and_a_new_version(archive: Archive, is_later: bool) -> None:
     (message,) = archive.say(("U1", "U2"))
