@@ -61,7 +61,7 @@ class StatusWriter:
     @property
     def depth(self) -> int:
         """Marks not yet committed."""
-        return len(self._next) + len(self._in_hand)
+        return self._next.marks + self._in_hand.marks
 
     def mark_sent(self, user_id: str, back: MessageBack, advance: bool, connection: str = "") -> None:
         """`back` was written to a socket of `user_id`; `advance`: and so was everything before it."""

@@ -68,8 +68,9 @@ class Progress:
     def __bool__(self) -> bool:
         return bool(self.pushed or self.sent or self.cursors or self.receipts)
 
-    def __len__(self) -> int:
-        """How many marks it is."""
+    @property
+    def marks(self) -> int:
+        """How many there are."""
         return len(self.sent) + sum(map(len, self.pushed.values())) + len(self.cursors)
 
 

@@ -56,7 +56,6 @@ class ServerSocket(asyncio.Protocol):
         "_is_text",
         "_keep_alive",
         "_lost",
-        "_may_hold",
         "_loop",
         "_message",
         "_over",
@@ -82,7 +81,6 @@ class ServerSocket(asyncio.Protocol):
         self.can_write = True
         self.close_sent = False
         self.ended: tuple[int, str] | None = None
-        self._may_hold = True  # the transport, something that it was given before
         self._answer = b""  # to the upgrade, until it is written
         self._owner: SocketOwner | None = None
         self._run: Callable[[], Awaitable[None]] | None = None
@@ -240,8 +238,7 @@ class ServerSocket(asyncio.Protocol):
             return None
         if self._answer:
             frames, self._answer = self._answer + frames, b""
-        if self._fd >= 0 and not (self._may_hold and transport.get_write_buffer_size()):
-            self._may_hold = False
+        if self._fd >= 0 and not transport.get_write_buffer_size():
             try:
                 written = os.write(self._fd, frames)
             except OSError:
@@ -249,7 +246,6 @@ class ServerSocket(asyncio.Protocol):
             if written == len(frames):
                 return 0
             frames = frames[written:]
-        self._may_hold = True
         transport.write(frames)
         return transport.get_write_buffer_size()
 
