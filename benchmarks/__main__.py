@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
-import gc
 import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
-
-import uvloop
 
 from benchmarks import contestants, full, group, idle, relay
 from benchmarks.check import check_store
-from benchmarks.client import Failed
+from benchmarks.client import Failed, in_loop
 from benchmarks.conditions import conditions
 from benchmarks.full import FullNode
 from benchmarks.load import Figures, Timing
 from benchmarks.report import BARE, SCENARIOS, Run, to_json, to_text
 from benchmarks.servers import KamaServer, Server, ServerFailed, raise_file_limit
-
-T = TypeVar("T")
 
 _DEFAULTS = {"rounds": 5, "seconds": 4.0, "warm_up": 1.0, "connections": 5000}
 _QUICK = {"rounds": 1, "seconds": 1.5, "warm_up": 0.5, "connections": 1000}
@@ -124,21 +117,6 @@ class Benchmark:
                 before = full.MESSAGES_EACH if isinstance(server, FullNode) else 0
                 check_store(server.database, sent, before)
         return figures
-
-
-def in_loop(job: Callable[[], Awaitable[T]]) -> T:
-    """With uvloop and without pauses for the collector: the client is not what is measured."""
-
-    async def run() -> T:
-        return await job()
-
-    gc.collect()
-    gc.disable()
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(run())
-    finally:
-        gc.enable()
 
 
 def progress(text: str) -> None:

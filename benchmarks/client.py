@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Sequence
+import gc
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
+from typing import TypeVar
 
 import msgspec
+import uvloop
 from picows import WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+
+T = TypeVar("T")
 
 _DIGITS = 10
 _CONTENT = b'"content":"'
@@ -206,3 +211,18 @@ async def connect_all(clients: Sequence[Client], url: str, at_once: int) -> None
                 tasks.create_task(work())
     except* (Failed, OSError, TimeoutError, WSError) as errors:
         raise Failed(f"cannot log in: {errors.exceptions[0]!r}") from None
+
+
+def in_loop(job: Callable[[], Awaitable[T]]) -> T:
+    """With uvloop and without pauses for the collector: the client is not what is measured."""
+
+    async def run() -> T:
+        return await job()
+
+    gc.collect()
+    gc.disable()
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(run())
+    finally:
+        gc.enable()

@@ -20,9 +20,8 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks import relay
-from benchmarks.__main__ import in_loop, say
 from benchmarks.check import check_store
-from benchmarks.client import Failed
+from benchmarks.client import Failed, in_loop
 from benchmarks.load import Figures, Timing
 from benchmarks.servers import KamaServer, ServerFailed, raise_file_limit
 
@@ -114,7 +113,7 @@ def main() -> int:
             timing = Timing(1.5, options.seconds)
             rounds = [measure(versions, timing, options.pairs) for _ in range(options.rounds)]
     except (Failed, ServerFailed) as error:
-        say(f"error: {error}")
+        print(f"benchmarks: error: {error}", file=sys.stderr)
         return 1
     print(table(versions, rounds))
     return 0
