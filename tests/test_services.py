@@ -267,6 +267,38 @@ def test_down_leaves_a_process_alone_that_only_has_the_recorded_id(environment: 
         bystander.kill()
 
 
+# Its first thread is gone, so the system calls it a zombie, but another one still holds the port.
+HALF_ENDED = """
+import ctypes, socket, threading
+server = socket.create_server(("127.0.0.1", 0))
+def serve():
+    print(server.getsockname()[1], flush=True)
+    while True:
+        server.accept()
+threading.Thread(target=serve).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+@needs_proc
+def test_down_ends_a_process_of_which_only_the_first_thread_has_ended(environment: Environment, tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", HALF_ENDED], stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            port = int(server.stdout.readline())
+            assert eventually(lambda: not runs(server.pid))
+            stat = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()
+            folder = tmp_path / "services" / "redis"
+            folder.mkdir(parents=True)
+            (folder / "started.json").write_text(
+                json.dumps({"url": "redis://127.0.0.1:1/0", "pid": server.pid, "beginning": stat[19]})
+            )
+            assert services(environment, "down").returncode == 0
+            assert not listens(port)
+        finally:
+            server.kill()
+
+
 @needs_redis
 def test_run_gives_the_command_a_redis_and_ends_it_after_a_failure(environment: Environment) -> None:
     command = "import os, sys; print('url', os.environ['KAMA_TEST_REDIS_URL']); sys.exit(7)"

@@ -34,10 +34,19 @@ def began(pid: int) -> str | None:
     """When the process began, in the system's own words; None if there is none, or only its remains."""
     if (PROC / "self" / "stat").exists():
         fields = _stat(pid)
-        return None if fields is None or fields[0] in "ZX" else fields[19]
+        return None if fields is None or _ended(fields) else fields[19]
     shown = subprocess.run(["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
     state, _, start = shown.stdout.strip().partition(" ")
     return None if not state or state.startswith("Z") else start.strip()
+
+
+def _ended(fields: list[str]) -> bool:
+    """Whether only its remains are left: a process whose first thread is gone keeps its files until the last one is.
+
+    Killed on a busy machine, a server of many threads still listens for some milliseconds after it is called a zombie.
+    """
+    threads = int(fields[17])
+    return fields[0] == "X" or (fields[0] == "Z" and threads <= 1)
 
 
 def _stat(pid: int) -> list[str] | None:
