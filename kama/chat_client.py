@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from kama.backoff import Backoff
 from kama.client import Connection, Frame, NodeClient, Token, error_of
 from kama.errors import Busy, CannotConnect, CloseCode, KamaError, RateLimited, TimedOut
 from kama.protocol import HISTORY_LIMIT_MAX, conversation_id
@@ -108,7 +109,7 @@ class ChatClient:
 
     async def run(self) -> None:
         """Until cancelled."""
-        delay = _BACKOFF_FIRST
+        backoff = Backoff(_BACKOFF_FIRST, _BACKOFF_MAX)
         try:
             while True:
                 wait = 0.0
@@ -118,9 +119,10 @@ class ChatClient:
                     raise
                 except (CannotConnect, TimedOut, Busy, RateLimited):
                     pass
-                delay = _BACKOFF_FIRST if self._was_caught_up else min(delay * 2, _BACKOFF_MAX)
+                if self._was_caught_up:
+                    backoff.begin_anew()
                 # Jitter: after an outage not all clients come back in the same moment.
-                await asyncio.sleep(wait + random.uniform(0, delay))
+                await asyncio.sleep(wait + random.uniform(0, backoff.take()))
         finally:
             await self._node.close()
 

@@ -19,6 +19,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from kama.backoff import Backoff
 from kama.protocol import Message, encode
 from kama.server.cache import Change, Snapshot
 from kama.server.tasks import cancel, spawn
@@ -26,6 +27,7 @@ from kama.server.tasks import cancel, spawn
 log = structlog.get_logger("kama.cache")
 
 _TIMEOUT = 1.0
+_PROBE_FIRST = 0.1
 _PROBE_MAX = 5.0
 _decode = msgspec.json.Decoder(Message).decode
 
@@ -131,10 +133,9 @@ class RedisBackend:
             self._probe = spawn(self._wait_until_back(), name="redis probe")
 
     async def _wait_until_back(self) -> None:
-        delay = 0.1
+        backoff = Backoff(_PROBE_FIRST, _PROBE_MAX)
         while True:
-            await asyncio.sleep(delay * random.uniform(0.5, 1.0))
-            delay = min(delay * 2, _PROBE_MAX)
+            await asyncio.sleep(backoff.take() * random.uniform(0.5, 1.0))
             try:
                 await self._redis.ping()
             except (RedisError, OSError):

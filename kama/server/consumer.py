@@ -14,6 +14,7 @@ import structlog
 from msgspec import Raw
 from sqlalchemy.exc import IntegrityError
 
+from kama.backoff import Backoff
 from kama.errors import DatabaseFailed, KamaError
 from kama.server.broker import MessageBroker, Record, Stored
 from kama.server.cache import HistoryCache
@@ -96,7 +97,7 @@ class Consumer:
 
     async def _insert(self, records: Sequence[Record]) -> Batch:
         """Raises what trying again does not mend."""
-        delay = _RETRY_FIRST
+        backoff = Backoff(_RETRY_FIRST, _RETRY_MAX)
         collided = False
         while True:
             started = time.perf_counter()
@@ -116,9 +117,8 @@ class Consumer:
                     raise
                 self.counters.store_failures += 1
                 self.store_failing = True
-                log.warning("batch not stored: trying again", size=len(records), error=repr(error), delay=delay)
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, _RETRY_MAX)
+                log.warning("batch not stored: trying again", size=len(records), error=repr(error), delay=backoff.delay)
+            await asyncio.sleep(backoff.take())
 
     def _count(self, records: Sequence[Record], batch: Batch) -> None:
         placed = [(record.uuid, outcome) for record, outcome in zip(records, batch.outcomes, strict=True)]
@@ -158,7 +158,7 @@ class Consumer:
     async def _deliver(self, back: MessageBack) -> Collection[str]:
         """While the members of its group cannot be read, everything waits for that: a later message must not
         overtake it. Gives whom it concerns."""
-        delay = _RETRY_FIRST
+        backoff = Backoff(_RETRY_FIRST, _RETRY_MAX)
         while True:
             try:
                 return await self._delivery.deliver(back)
@@ -166,8 +166,7 @@ class Consumer:
                 if not is_transient(error):
                     raise
                 log.warning("message not delivered: trying again", uuid=back.uuid, error=repr(error))
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, _RETRY_MAX)
+            await asyncio.sleep(backoff.take())
 
     def _signal(self, record: Record, elsewhere: list[tuple[Collection[str], Event]]) -> None:
         """A call signal that nobody stores: to its receiver, here or on another node."""

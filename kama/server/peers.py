@@ -9,6 +9,7 @@ import msgspec
 import structlog
 from msgspec import Raw, Struct
 
+from kama.backoff import Backoff
 from kama.errors import TooLarge
 from kama.protocol import encode
 from kama.server.broker import MessageBroker
@@ -23,7 +24,7 @@ from kama.server.traffic import HighMark
 
 log = structlog.get_logger("kama.peers")
 
-_RETRY = 0.2
+_RETRY_FIRST = 0.2
 _RETRY_MAX = 2.0
 # Of one payload. A transport has a bound for what it takes at once, and a batch of long messages is above it.
 _BYTES = 256 << 10
@@ -181,7 +182,7 @@ class Peers:
 
     async def _forward(self, node: str, parcel: list[Event], payload: bytes) -> None:
         """Until the node has it, or is no more: who left it meanwhile is caught up where it comes back."""
-        delay = _RETRY
+        backoff = Backoff(_RETRY_FIRST, _RETRY_MAX)
         while parcel and node in self._directory.others:
             try:
                 await self._broker.forward(node, payload)
@@ -195,8 +196,7 @@ class Peers:
             # The first try may still arrive. All else changes nothing when it comes twice; a signal would ring twice.
             parcel = [event for event in parcel if not isinstance(event, Signalled)]
             payload = encode(parcel)
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, _RETRY_MAX)
+            await asyncio.sleep(backoff.take())
 
     # --- from others
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 
+from kama.backoff import Backoff
 from kama.protocol import MessageStatus, StatusFrame, encode
 from kama.server.cache import HistoryCache
 from kama.server.events import Journal
@@ -23,6 +24,7 @@ from kama.server.traffic import HighMark, StatusName
 
 log = structlog.get_logger("kama.status")
 
+_RETRY_FIRST = 0.05
 _RETRY_MAX = 5.0
 _NAMES: Mapping[MessageStatus, StatusName] = {
     MessageStatus.SENT: "sent",
@@ -133,7 +135,7 @@ class StatusWriter:
             self._in_hand = Progress()
 
     async def _commit(self, progress: Progress) -> None:
-        delay = 0.05
+        backoff = Backoff(_RETRY_FIRST, _RETRY_MAX)
         while True:
             try:
                 changes, versions = await self._store.apply(progress)
@@ -143,11 +145,10 @@ class StatusWriter:
                     # Sooner some statuses too low than all statuses for ever stuck behind this batch.
                     log.error("status batch cannot be stored: dropped", marks=len(progress.sent), exc_info=error)
                     return
-                log.warning("status batch not stored: trying again", error=repr(error), delay=delay)
+                log.warning("status batch not stored: trying again", error=repr(error), delay=backoff.delay)
                 if self._closed:
                     return  # a status that is behind is caught up by the next login; shutdown is not held up
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, _RETRY_MAX)
+                await asyncio.sleep(backoff.take())
         self._note(changes)
         self._update_cache(changes, versions)
         self._tell_senders(changes)

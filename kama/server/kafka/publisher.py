@@ -16,6 +16,7 @@ from aiokafka.errors import (
     ProducerFenced,
 )
 
+from kama.backoff import Backoff
 from kama.errors import Busy, CannotConnect, TooLarge
 from kama.server.broker import Record, Stored
 from kama.server.kafka.connection import KafkaConnection
@@ -24,7 +25,7 @@ from kama.server.tasks import cancel, spawn
 
 log = structlog.get_logger("kama.kafka")
 
-_RETRY = 0.5
+_RETRY_FIRST = 0.5
 _RETRY_MAX = 5.0
 _FORWARD = 5.0
 _BROKEN_PRODUCER = (OutOfOrderSequenceNumber, InvalidProducerEpoch, ProducerFenced)
@@ -146,13 +147,12 @@ class Publisher:
             self._renewal = spawn(self._renew_producer(), name="renew producer")
 
     async def _renew_producer(self) -> None:
-        old, delay = self.producer, _RETRY
+        old, backoff = self.producer, Backoff(_RETRY_FIRST, _RETRY_MAX)
         while not self._closed:
             try:
                 self.producer = await self._connection.started_producer()
                 break
             except CannotConnect:
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, _RETRY_MAX)
+                await asyncio.sleep(backoff.take())
         if old is not None:
             await old.stop()

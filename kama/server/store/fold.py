@@ -21,6 +21,7 @@ from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
+from kama.backoff import Backoff
 from kama.server.store.chunk import AT_ONCE, INSERT_MANY, INSERT_ONE, Chunk, Row
 from kama.server.store.log_reading import Record, read_log
 from kama.server.store.log_records import ProgressRecord, Report, Rise, write_report
@@ -201,17 +202,16 @@ def _tell(report: Report) -> None:
 
 def _fold_until(fold: Fold, target: int) -> None:
     """However long it takes: what is in the log was accepted."""
-    delay = _RETRY_FIRST
+    backoff = Backoff(_RETRY_FIRST, _RETRY_MAX)
     while True:
         try:
             for report in fold.up_to(target):
                 _tell(report)
-                delay = _RETRY_FIRST
+                backoff.begin_anew()
             return
         except (sqlite3.Error, OSError) as error:
             _tell(Report(trouble=f"{type(error).__name__}: {error}"))
-            time.sleep(delay)
-            delay = min(delay * 2, _RETRY_MAX)
+            time.sleep(backoff.take())
 
 
 def _step_back() -> None:

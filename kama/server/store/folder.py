@@ -14,6 +14,7 @@ import structlog
 from sqlalchemy.exc import TimeoutError as StoreTimeoutError
 
 import kama
+from kama.backoff import Backoff
 from kama.server.store.log_records import Report, Rise, read_report
 from kama.server.tasks import cancel, spawn
 
@@ -117,7 +118,7 @@ class Folder:
 
     async def _run(self) -> None:
         """Again and again: what is in the log was accepted."""
-        delay = _RESTART_FIRST
+        backoff = Backoff(_RESTART_FIRST, _RESTART_MAX)
         while not self._is_over():
             before = self.folded
             try:
@@ -126,13 +127,12 @@ class Folder:
             except Exception as error:
                 code, why = None, f"failed: {error!r}"
             if self.folded > before:
-                delay = _RESTART_FIRST
+                backoff.begin_anew()
             if self._is_over():
                 return
             self.trouble = f"the folding process {why}: its words are on the node's standard error"
-            log.error("the process that folds the log into the store has ended: again", code=code, delay=delay)
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, _RESTART_MAX)
+            log.error("the process that folds the log into the store has ended: again", code=code, delay=backoff.delay)
+            await asyncio.sleep(backoff.take())
 
     async def _serve(self) -> int:
         # The kama that runs here, whatever the folder has that this was started in; and out of the terminal's group,
