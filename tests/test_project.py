@@ -7,6 +7,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import grimp
 import pytest
 
 import kama
@@ -33,33 +34,12 @@ REGISTRY_HOST = re.compile(
     re.IGNORECASE,
 )
 
-# What takes long to import, and is not ours.
-OTHERS = (
-    "aiokafka.admin", "alembic.command", "asyncpg", "httpx2", "msgspec", "picows", "prometheus_client", "pydantic",
-    "redis.asyncio", "rich.table", "sqlalchemy.ext.asyncio", "starlette.applications", "structlog", "textual.app",
-    "textual.widgets", "typer", "uvicorn", "uvloop", "websockets.asyncio.client",
-)  # fmt: skip
-
-# Alembic runs these files itself, inside a migration; nothing else can import them.
-RUN_BY_ALEMBIC = "kama/server/store/migrations/"
-
 
 def tracked_files() -> list[Path]:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode != 0:
         pytest.skip(f"needs a git checkout: {listed.stderr.strip() or listed.returncode}")
     return [path for name in listed.stdout.split("\0") if name and (path := ROOT / name).is_file()]
-
-
-def modules() -> list[str]:
-    names = []
-    for path in sorted((ROOT / "kama").rglob("*.py")):
-        relative = path.relative_to(ROOT)
-        if path.name == "__main__.py" or relative.as_posix().startswith(RUN_BY_ALEMBIC):
-            continue
-        parts = relative.with_suffix("").parts
-        names.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
-    return names
 
 
 def lines_with(pattern: re.Pattern[str]) -> list[str]:
@@ -95,34 +75,32 @@ def test_the_package_and_its_metadata_name_the_same_version() -> None:
     assert metadata["project"]["version"] == kama.__version__
 
 
+def tangled() -> list[str]:
+    """The modules that import each other in a circle, at their top or later, and what lies between two circles."""
+    graph = grimp.build_graph("kama", exclude_type_checking_imports=True, cache_dir=None)
+    for name in list(graph.modules):
+        # A package is imported before what is in it.
+        if (package := name.rpartition(".")[0]) in graph.modules:
+            graph.add_import(importer=name, imported=package)
+    left = set(graph.modules)
+    while loose := {
+        name
+        for name in left
+        if not graph.find_modules_directly_imported_by(name) & left
+        or not graph.find_modules_that_directly_import(name) & left
+    }:
+        left -= loose
+    return sorted(left)
+
+
 def test_every_module_can_be_the_first_one_imported() -> None:
-    # Each in a process of its own, forked from one that has what they share: a cycle between two modules
-    # shows only to whoever imports the wrong one of them first.
-    program = """
-import contextlib, importlib, os, sys
-others, names = sys.argv[1].split(","), sys.argv[2:]
-for shared in others:
-    with contextlib.suppress(ImportError):
-        importlib.import_module(shared)
-for name in names:
-    child = os.fork()
-    if child == 0:
-        try:
-            importlib.import_module(name)
-        except BaseException as error:
-            print(f"{name}: {type(error).__name__}: {error}", flush=True)
-            os._exit(1)
-        os._exit(0)
-    os.waitpid(child, 0)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program, ",".join(OTHERS), *modules()],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
+    # A circle shows only to whoever imports the wrong one of its modules first: each in a process of its own.
+    broken = {}
+    for name in tangled():
+        done = subprocess.run([sys.executable, "-c", f"import {name}"], capture_output=True, text=True, check=False)
+        if done.returncode:
+            broken[name] = done.stderr
+    assert broken == {}
 
 
 def test_the_licence_is_the_one_that_the_metadata_names() -> None:

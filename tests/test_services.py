@@ -460,7 +460,7 @@ def test_heavy(): assert {heavy}
 def both_passes(folder: Path, heavy: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     (folder / "pytest.ini").write_text("[pytest]\nmarkers = heavy: alone\n")
     (folder / "test_suite.py").write_text(SUITE.format(heavy=heavy))
-    command = [sys.executable, str(ROOT / "scripts" / "test"), *arguments]
+    command = [sys.executable, str(ROOT / "scripts" / "test"), "-n", "0", *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 

@@ -204,7 +204,7 @@ async def test_what_no_inbox_takes_is_passed_over_and_logged(rig: Rig) -> None:
 
 
 async def test_a_node_that_cannot_be_reached_is_tried_until_it_can(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers_module, "_RETRY", 0.001)
+    monkeypatch.setattr(peers_module, "_RETRY_FIRST", 0.001)
     rig.broker.broken["n2"] = RuntimeError("away")
     with capture_logs() as logs:
         telling = spawn(rig.peers.tell([(("U1",), noted("U1"))]), name="tell")
@@ -218,7 +218,7 @@ async def test_a_node_that_cannot_be_reached_is_tried_until_it_can(rig: Rig, mon
 
 async def test_a_signal_is_not_told_again(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """What could not be told for certain may have been told: a phone would ring twice."""
-    monkeypatch.setattr(peers_module, "_RETRY", 0.001)
+    monkeypatch.setattr(peers_module, "_RETRY_FIRST", 0.001)
     rig.broker.broken["n2"] = TimeoutError("no answer in time")
     signal = Signalled("U1", Raw(FRAME))
     telling = spawn(rig.peers.tell([(("U1",), noted("U1", "first")), (("U1",), signal)]), name="tell")
@@ -230,7 +230,7 @@ async def test_a_signal_is_not_told_again(rig: Rig, monkeypatch: pytest.MonkeyPa
 
 
 async def test_a_node_that_is_gone_is_not_tried_for_ever(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers_module, "_RETRY", 0.001)
+    monkeypatch.setattr(peers_module, "_RETRY_FIRST", 0.001)
     rig.broker.broken["n2"] = RuntimeError("away")
     telling = spawn(rig.peers.tell([(("U2",), noted("U2"))]), name="tell")
     await until(lambda: rig.broker.tries > 1)

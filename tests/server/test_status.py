@@ -281,7 +281,7 @@ acts = st.tuples(
 def test_in_any_order_of_marks_nothing_goes_back(loop: Loop) -> None:
     """Statuses and cursors only rise, sent >= delivered >= read, and senders are never told of a step back."""
 
-    @settings(THROUGH_A_DATABASE, max_examples=40)
+    @settings(THROUGH_A_DATABASE, max_examples=20)
     @given(st.lists(st.lists(acts, max_size=6), max_size=5))
     def check(plan: list[list[tuple[str, str, int]]]) -> None:
         loop.run(play(loop.database, plan))
