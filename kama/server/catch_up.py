@@ -103,14 +103,19 @@ class CatchUp:
             if end < last_seq:
                 behind.append(Behind(key, end, last_seq))
                 self._pushed.leave_to_pull(key, end, last_seq)
-        await self.refill()
+        await self.refill(user_id)
         self._pushed.is_live = True
         return _caught_up(self._pushed, positions, behind)
 
-    async def refill(self) -> None:
+    async def refill(self, user_id: str) -> None:
         """Bring every conversation that is behind up to what was last offered of it."""
         while (waiting := self._pushed.next_behind()) is not None:
             key, last, target = waiting
+            if key in self._pushed.joined:
+                # Another connection of the user's may have been sent what this one is only offered.
+                sent = [sent_seq for at, sent_seq, _ in await self._backlog.positions(user_id) if at == key]
+                last = min([last, *sent])
+                self._pushed.start(key, last)
             await self._write_stored(key, last, target)
             self._pushed.caught_up(key, target)
 

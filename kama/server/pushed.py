@@ -24,10 +24,12 @@ class _Gap:
 class Pushed:
     """`is_live` turns true once the login's backlog is written. One loop owns it.
 
-    `gaps`: what was left to the client to pull, by conversation.
+    `gaps`: what was left to the client to pull, by conversation. `joined`: groups of which only the store knows where
+    the user's part begins; until it is asked, they are behind.
     """
 
     is_live: bool = False
+    joined: frozenset[str] = frozenset()
     _last: dict[str, int] = field(default_factory=dict)
     _behind: dict[str, int] = field(default_factory=dict)
     gaps: dict[str, _Gap] = field(default_factory=dict)
@@ -37,16 +39,21 @@ class Pushed:
         return self._last.get(conversation)
 
     def start(self, conversation: str, sent_seq: int) -> None:
-        """The user's cursor, as the login found it."""
+        """The user's cursor, as the store has it."""
         self._last[conversation] = sent_seq
+        self.joined -= {conversation}
 
     def take_live(self, conversation: str, seq: int) -> bool:
         """Whether a live message goes out now. If not, it was given already, or is behind and will be read."""
         last = self._last.get(conversation)
         if last is None:
-            # It began after the login looked. A pair's first message is its first; who joined a group meanwhile
-            # sees it from here on.
+            # It began after the login looked. A pair's first message is its first; who joined a group meanwhile may
+            # have been passed by, as by a node that did not know yet.
             self._last[conversation] = last = seq - 1 if conversation.startswith("G") else 0
+            if last:
+                self.joined |= {conversation}
+                self._behind[conversation] = seq
+                return False
         if seq <= last:
             return False
         if not self.is_live or conversation in self._behind or seq > last + 1:
@@ -60,9 +67,9 @@ class Pushed:
         """Whether something is to be read from the store."""
         return bool(self._behind)
 
-    def look_for(self, conversation: str, last_seq: int) -> None:
+    def look_for(self, conversation: str, sent_seq: int, last_seq: int) -> None:
         """The store has the conversation up to `last_seq`: what of it was passed by is behind."""
-        if last_seq > self._last.setdefault(conversation, 0 if not conversation.startswith("G") else last_seq):
+        if last_seq > self._last.setdefault(conversation, 0 if not conversation.startswith("G") else sent_seq):
             self._behind[conversation] = max(last_seq, self._behind.get(conversation, 0))
 
     def take_stored(self, conversation: str, seq: int) -> bool:

@@ -357,7 +357,7 @@ class UserConn:
         try:
             if not self.pushed.is_live:
                 self.offer_control(encode(await catch_up.log_in(self.user_id, self.limits.resume)))
-            await catch_up.refill()
+            await catch_up.refill(self.user_id)
         except Exception as error:
             # The store, most likely: what this connection has not been sent is safe, and it comes back for it.
             log.warning("connection not caught up", conn=self.id, user=self.user_id, error=repr(error))
@@ -375,7 +375,7 @@ class UserConn:
         """Look for what was passed by, as when this node could not be told for a while."""
         if self.post_only or self.closing is not None:
             return
-        for key, _, last_seq in await self.backlog.positions(self.user_id):
-            self.pushed.look_for(key, last_seq)
+        for key, sent_seq, last_seq in await self.backlog.positions(self.user_id):
+            self.pushed.look_for(key, sent_seq, last_seq)
         if self.pushed.is_behind and self.closing is None:
             self._fill()

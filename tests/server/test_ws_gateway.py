@@ -690,3 +690,34 @@ async def test_who_joined_a_group_while_connected_sees_it_from_the_first_message
     async with Rig().running() as rig:
         offer_stored(rig, *(replace(back(seq), conversation="G1") for seq in (7, 8)))
         await eventually(lambda: rig.socket.seqs() == [7, 8])
+
+
+async def test_what_of_a_group_came_between_joining_and_the_first_live_message_is_read() -> None:
+    """As when the node that stored it had not heard yet who has joined."""
+    async with Rig().running() as rig:
+        rig.backlog.cursors["G1"] = 6
+        rig.backlog.store(*(replace(back(seq), conversation="G1") for seq in (5, 6, 7)))
+        offer_stored(rig, replace(back(8), conversation="G1"))
+        await eventually(lambda: rig.socket.seqs() == [7, 8])
+
+
+async def test_a_group_that_another_device_was_sent_already_begins_with_its_first_live_message() -> None:
+    async with Rig().running() as rig:
+        rig.backlog.cursors["G1"] = 8
+        rig.backlog.store(replace(back(7), conversation="G1"))
+        offer_stored(rig, replace(back(8), conversation="G1"))
+        await eventually(lambda: rig.socket.seqs() == [8])
+
+
+async def test_the_first_message_of_a_new_group_waits_for_nothing() -> None:
+    async with Rig().running() as rig:
+        offer_stored(rig, replace(back(1), conversation="G1"))
+        assert rig.socket.seqs() == [1]
+
+
+async def test_a_connection_that_looks_again_finds_what_a_group_has_since_its_user_joined() -> None:
+    async with Rig().running() as rig:
+        rig.backlog.cursors["G1"] = 6
+        rig.backlog.store(*(replace(back(seq), conversation="G1") for seq in (6, 7)))
+        await rig.conn.resync()
+        await eventually(lambda: rig.socket.seqs() == [7])
