@@ -132,7 +132,7 @@ async def test_a_foreign_page_is_kept_out(node: RunningNode) -> None:
     assert "https://evil.example" in refusal.body["msg"]
 
 
-@pytest.mark.parametrize("origin", ["null", "http://127.0.0.1.evil.example", "http://127.0.0.1:1"])
+@pytest.mark.parametrize("origin", ["null", "http://127.0.0.1.evil.example", "http://127.0.0.1:1", "http://[::1"])
 async def test_an_origin_that_only_looks_like_the_nodes_own_is_kept_out(node: RunningNode, origin: str) -> None:
     assert (await node.refusal("U1", headers={**bearer("U1"), "Origin": origin})).status == 403
 
