@@ -143,7 +143,7 @@ async def on_http_error(_request: Request, error: Exception) -> Response:
 
 
 async def on_store_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, SQLAlchemyError)
+    assert isinstance(error, SQLAlchemyError | OSError)
     log.warning("store failed while a request was handled", path=request.url.path, error=repr(error))
     return error_response(DatabaseFailed("the store does not answer: try again later"))
 
@@ -157,5 +157,6 @@ EXCEPTION_HANDLERS: dict[Any, Callable[[Request, Exception], Awaitable[Response]
     KamaError: on_kama_error,
     HTTPException: on_http_error,
     SQLAlchemyError: on_store_error,
+    OSError: on_store_error,  # a refused connection, which SQLAlchemy lets pass as it is
     Exception: on_fault,
 }

@@ -133,7 +133,7 @@ class Sessions:
                 await self._ask_store(conn, frame)
         except KamaError as error:
             self._refuse(conn, error, client_msg_id)
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, OSError) as error:
             log.warning("store failed while a frame was handled", conn=conn.id, error=repr(error))
             self._refuse(conn, DatabaseFailed("the store does not answer: try again later"), client_msg_id)
 

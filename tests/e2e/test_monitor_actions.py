@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from monitor_client import Watch
+from sqlalchemy.ext.asyncio import create_async_engine
 from support import RunningNode, StartNode, bearer, eventually, text_message
 
 from kama.monitor_protocol import Bye, MessageTrace, Outcome, Result, UserDetail
@@ -31,6 +32,21 @@ async def described(watch: Watch, user_id: str) -> UserDetail:
     found = outcome(await watch.ask("user", user_id=user_id)).user
     assert found is not None
     return found
+
+
+# --- the store
+
+
+async def test_a_store_that_cannot_be_reached_is_1010_and_the_watching_goes_on(
+    node: RunningNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a refused connection raises, SQLAlchemy lets pass as it is."""
+    nowhere = create_async_engine("postgresql+asyncpg://kama@127.0.0.1:1/kama")
+    async with Watch(node.url) as watch:
+        with monkeypatch.context() as patch:
+            patch.setattr(node.node.database, "_reader", nowhere)
+            assert code(await watch.ask("user", user_id="U1")) == 1010
+        assert not (await described(watch, "U1")).clients
 
 
 # --- a message

@@ -9,6 +9,7 @@ from typing import Any
 
 import jwt
 import pytest
+from sqlalchemy.ext.asyncio import create_async_engine
 from starlette.routing import Route
 from support import SECRET, Frame, RunningNode, bearer, eventually, text_message, without_messages
 
@@ -174,6 +175,22 @@ async def test_a_store_that_fails_is_1010_and_no_fault_of_ours(
         assert len(await node.history("U1", "U2")) == 1
         await peer.ping()
     assert "store failed while a request was handled" in capsys.readouterr().out
+    assert "Traceback" not in caplog.text
+
+
+async def test_a_store_that_cannot_be_reached_is_1010_and_no_fault_of_ours(
+    node: RunningNode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a refused connection raises, SQLAlchemy lets pass as it is."""
+    nowhere = create_async_engine("postgresql+asyncpg://kama@127.0.0.1:1/kama")
+    query = {"userOneId": "U1", "userTwoId": "U2"}
+    async with node.login("U1") as peer:
+        with monkeypatch.context() as patch:
+            patch.setattr(node.node.database, "_reader", nowhere)
+            answer = await node.request("GET", "/message/getMessageList", params=query, headers=bearer("U1"))
+            assert (answer.status_code, answer.json()["code"]) == (500, 1010)
+            assert (await peer.error_to({"type": "read", "uuid": "1"}))["code"] == 1010
+        await peer.ping()
     assert "Traceback" not in caplog.text
 
 

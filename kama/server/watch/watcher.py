@@ -143,7 +143,7 @@ class Watcher:
                 self._write(Result(request=request, outcome=await answer(self._node, self._identity, frame)))
         except KamaError as error:
             self._refuse(error, request or _request_in(data))
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, OSError) as error:
             log.warning("store failed while a watcher asked", error=repr(error))
             self._refuse(DatabaseFailed("the store does not answer: try again later"), request)
 
