@@ -11,7 +11,7 @@ import msgspec
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
 
 from kama.errors import (
@@ -148,6 +148,11 @@ async def on_store_error(request: Request, error: Exception) -> Response:
     return error_response(DatabaseFailed("the store does not answer: try again later"))
 
 
+async def on_client_gone(_request: Request, _error: Exception) -> Response:
+    """It left before its body was whole: nobody reads this."""
+    return Response(status_code=400)
+
+
 async def on_fault(_request: Request, _error: Exception) -> Response:
     """Our own fault: the traceback is in the log, and no word of it in the answer."""
     return json_response(error_envelope(Code.BUSY, "the node failed to answer: its log says why"), 500)
@@ -156,6 +161,7 @@ async def on_fault(_request: Request, _error: Exception) -> Response:
 EXCEPTION_HANDLERS: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = {
     KamaError: on_kama_error,
     HTTPException: on_http_error,
+    ClientDisconnect: on_client_gone,
     SQLAlchemyError: on_store_error,
     OSError: on_store_error,  # a refused connection, which SQLAlchemy lets pass as it is
     Exception: on_fault,

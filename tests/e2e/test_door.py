@@ -180,3 +180,14 @@ async def test_who_does_not_send_all_that_it_announced_is_told(
         answer = await raw.reader.readuntil(b"}")
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b"expected the whole body within 0.1 s, got 10 bytes" in answer
+
+
+async def test_who_leaves_in_the_middle_of_a_body_is_no_fault_of_ours(
+    node: RunningNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    handled = node.server.server_state.tasks
+    async with raw_connection(node.port) as raw:
+        await raw.write(SEND.format(**bearer("U1")).encode() + b'{"type": 0')
+        await eventually(lambda: handled)
+    await eventually(lambda: not handled)
+    assert "Traceback" not in caplog.text
