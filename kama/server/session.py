@@ -82,6 +82,9 @@ class Sessions:
         except BaseException:
             self._registry.discard(conn)
             raise
+        if conn.closing is not None:  # sent away meanwhile, before the directory knew it
+            self._directory.leave(conn)
+            return
         self._journal.traffic.logins += 1
         self._log.info("connected", conn=conn.id, user=conn.user_id, device=conn.device, address=conn.address)
         conn.expiry = Expiry(conn)

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+
+import pytest
 from support import RunningNode, StartNode, bearer, eventually, token
+
+from kama.errors import CloseCode
+from kama.server.ws_gateway import UserConn
 
 
 async def test_a_full_node_is_busy(start_node: StartNode) -> None:
@@ -129,6 +136,31 @@ async def test_reject_lets_the_next_login_in_once_the_older_has_left(start_node:
     await eventually(lambda: not node.node.registry.get("U1"))
     async with node.login("U1") as next_one:
         await next_one.ping()
+
+
+# --- while a login becomes known to other nodes --------------------------------------------------------
+
+
+async def test_who_is_sent_away_while_it_becomes_known_is_forgotten_after_that(
+    node: RunningNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known: list[UserConn] = []
+    is_told = asyncio.Event()
+
+    async def enter(conn: UserConn) -> Sequence[str]:
+        await is_told.wait()
+        known.append(conn)
+        return ()
+
+    monkeypatch.setattr(node.node.directory, "enter", enter)
+    monkeypatch.setattr(node.node.directory, "leave", lambda conn: conn in known and known.remove(conn))
+    async with node.login("U1", ready=False) as peer:
+        (conn,) = await eventually(lambda: node.node.registry.get("U1"))
+        conn.close(CloseCode.KICKED, "kicked")
+        is_told.set()
+        assert await peer.wait_for_close() == (4002, "kicked")
+    await eventually(lambda: not node.server.server_state.tasks)
+    assert (known, conn.expiry, len(node.node.registry)) == ([], None, 0)
 
 
 # --- log out -------------------------------------------------------------------------------------------
