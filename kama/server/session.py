@@ -81,6 +81,7 @@ class Sessions:
             await self._enter(conn)
         except BaseException:
             self._registry.discard(conn)
+            conn.queue.take()  # what others gave to it meanwhile waits no more
             raise
         if conn.closing is not None:  # sent away meanwhile, before the directory knew it
             self._directory.leave(conn)

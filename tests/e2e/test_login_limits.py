@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 from support import RunningNode, StartNode, bearer, eventually, token
 
-from kama.errors import CloseCode
+from kama.errors import CloseCode, RateLimited
 from kama.server.ws_gateway import UserConn
 
 
@@ -161,6 +161,19 @@ async def test_who_is_sent_away_while_it_becomes_known_is_forgotten_after_that(
         assert await peer.wait_for_close() == (4002, "kicked")
     await eventually(lambda: not node.server.server_state.tasks)
     assert (known, conn.expiry, len(node.node.registry)) == ([], None, 0)
+
+
+async def test_nothing_waits_any_more_for_a_login_that_other_nodes_have_no_room_for(
+    node: RunningNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def enter(conn: UserConn) -> Sequence[str]:
+        node.node.peers.notify_here("U1", b'{"type":"status"}')
+        raise RateLimited("U1 has enough connections", retry_after=5)
+
+    monkeypatch.setattr(node.node.directory, "enter", enter)
+    async with node.login("U1", ready=False) as peer:
+        assert (await peer.wait_for_close())[0] == 1001
+    assert node.node.journal.traffic.queued == 0
 
 
 # --- log out -------------------------------------------------------------------------------------------
