@@ -60,6 +60,14 @@ async def test_a_login_may_come_in_other_words(node: RunningNode, connection: st
         await logged_in(raw)
 
 
+@pytest.mark.parametrize("origin", [b"http://127.0.0.1", b"HTTPS://chat.example:443"])
+async def test_a_login_may_name_the_whole_url(node: RunningNode, origin: bytes) -> None:
+    """RFC 6455, section 4.1: a client may, as through some proxies."""
+    async with raw_connection(node.port) as raw:
+        await raw.write(login().replace(b"GET ", b"GET " + origin))
+        await logged_in(raw)
+
+
 async def test_a_connection_may_ask_other_things_and_log_in_then(node: RunningNode) -> None:
     async with raw_connection(node.port) as raw:
         for _ in range(2):

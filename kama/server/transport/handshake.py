@@ -27,6 +27,7 @@ _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")  # 16 bytes in base64
 _TOKEN = rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+"
 _SUBPROTOCOLS = re.compile(rb"%b(, ?%b)*" % (_TOKEN, _TOKEN))
 _REQUEST = re.compile(rb"GET /[!-~]* HTTP/1\.1\r\n(?:%b:[\t -~\x80-\xff]*\r\n)+\r\n" % _TOKEN)
+_ORIGIN = re.compile(r"\Ahttps?://[^/?#]*", re.IGNORECASE)
 _SIZE_MAX, _HEADERS_MAX = 8192, 128  # `websockets` allows as much for each line
 _NO_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _log = logging.getLogger("uvicorn.error")
@@ -87,7 +88,8 @@ def _read_any(request: bytes) -> Handshake | bytes:
     finally:
         judge.parser.close()  # it holds itself: it would wait for the collector
     headers = [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in asked.headers.raw_items()]
-    return Handshake(asked.path.encode("ascii"), headers, response.headers["Sec-WebSocket-Accept"].encode("ascii"))
+    target = _ORIGIN.sub("", asked.path)  # a whole URL is right as well
+    return Handshake(target.encode("ascii"), headers, response.headers["Sec-WebSocket-Accept"].encode("ascii"))
 
 
 def make_upgrade(handshake: Handshake, headers: Iterable[Header], subprotocol: str | None) -> bytes:
