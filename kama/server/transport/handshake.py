@@ -59,6 +59,7 @@ def read_usual(request: bytes) -> Handshake | None:
     if (
         len(found) < len(headers)
         or len(headers) > _HEADERS_MAX
+        or b"host" not in found
         or found.get(b"connection", b"").lower() not in _CONNECTIONS
         or found.get(b"upgrade", b"").lower() != b"websocket"
         or found.get(b"sec-websocket-version") != b"13"
@@ -85,6 +86,11 @@ def _read_any(request: bytes) -> Handshake | bytes:
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             judge.send_response(response)
             return b"".join(judge.data_to_send())
+        hosts = asked.headers.get_all("Host")
+        if len(hosts) != 1:  # `websockets` does not look (RFC 6455, section 4.2.1; RFC 9112, section 3.2)
+            return make_answer(
+                400, (), f"Failed to open a WebSocket connection: expected one Host, got {len(hosts)}.\n"
+            )
     finally:
         judge.parser.close()  # it holds itself: it would wait for the collector
     headers = [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in asked.headers.raw_items()]
