@@ -56,6 +56,10 @@ async def test_groups_are_listed_in_pages(node: RunningNode) -> None:
     assert listed[0]["member_count"] == 2
 
 
+async def test_a_page_of_groups_begins_after_text_that_a_database_holds(node: RunningNode) -> None:
+    assert await _admin(node, "GET", "/groups?after=G1%00") == (400, 1001, None)
+
+
 async def test_a_change_answers_who_really_came_and_went(node: RunningNode) -> None:
     await node.create_group("G1", "U1", "U2")
     data = await _change(node, add=["U2", "U3"], remove=["U9"])
@@ -245,6 +249,7 @@ async def test_a_viewer_may_look_and_not_act(node: RunningNode) -> None:
         ("/groups", {"group_id": "G1", "owner_id": "U1", "members": "U2"}, "members"),
         ("/groups", {"group_id": "G1", "owner_id": "U1", "members": ["U2", "x"]}, "members"),
         ("/groups", {"group_id": "G1", "owner_id": "U1", "name": 51 * "x"}, "name"),
+        ("/groups", {"group_id": "G1", "owner_id": "U1", "name": "a\0b"}, "name"),
         ("/groups", {"group_id": "G1", "owner_id": "U1", "colour": "red"}, "colour"),
         ("/groups", [], None),
         ("/groups/G1/members", {"add": [1]}, "add"),
