@@ -19,6 +19,7 @@ from kama.protocol import (
     PullFrame,
     ReadFrame,
     SystemFrame,
+    conversation_id,
     decode_frame,
     encode,
     error_frame,
@@ -200,6 +201,8 @@ class Sessions:
         pair = participants(conversation)
         if pair is None and not conversation.startswith("G"):
             raise BadParameter(f"expected a conversation, got {conversation[:41]!r}", field=field)
+        if pair is not None and (key := conversation_id(*pair)) != conversation:
+            raise BadParameter(f"expected the conversation {key}, got {conversation!r}", field=field)
         inside = pair or await self._membership.members(conversation) or ()
         if user_id not in inside:
             raise Forbidden(f"{user_id} has no part in this conversation", field=field)

@@ -77,6 +77,8 @@ BAD_FRAMES: dict[str, tuple[Any, str | None, str, str]] = {
     "pull without a conversation": ({"type": "pull"}, "conversation", "expected the field conversation", "none"),
     "pull of too much": ({"type": "pull", "conversation": "U1_U2", "limit": 201}, "limit", "int <= 200", "201"),
     "pull from below zero": ({"type": "pull", "conversation": "U1_U2", "after_seq": -1}, "after_seq", ">= 0", "-1"),
+    "pull in the wrong order": ({"type": "pull", "conversation": "U2_U1"}, "conversation", "U1_U2", "'U2_U1'"),
+    "pull with the other sign": ({"type": "pull", "conversation": "U1:U2"}, "conversation", "U1_U2", "'U1:U2'"),
     "pull of what is no conversation": ({"type": "pull", "conversation": "x"}, "conversation", "a conversation", "'x'"),
 }
 
