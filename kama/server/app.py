@@ -36,9 +36,9 @@ from kama.server.store.groups import GroupStore
 from kama.server.transport.server_socket import LINGER
 from kama.server.watch.node_view import NodeView
 from kama.server.watch.routes import Watchers, snapshot, watch
-from kama.server.websocket import Socket
+from kama.server.websocket import Socket, retry_reason
 from kama.server.write_turn import WriteTurn
-from kama.server.ws_gateway import UserConn, retry_reason
+from kama.server.ws_gateway import UserConn
 from kama.settings import Settings
 
 log = structlog.get_logger("kama.node")

@@ -5,12 +5,18 @@ uvicorn does the handshake (`transport.upgrade`), `ServerSocket` the rest.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from starlette.websockets import WebSocket
 
 SOCKET_KEY = "kama.socket"
+
+
+def retry_reason() -> str:
+    """The reason of a 1001: when to come back. Spread out, so that not everybody comes at once."""
+    return f'{{"retry_after_ms":{random.randint(100, 3000)}}}'
 
 
 class SocketOwner(Protocol):

@@ -9,7 +9,6 @@ leaves with 4008 and is caught up when it returns. Each conversation reaches a c
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +28,7 @@ from kama.server.send_queue import ConnLimits, Item, SendQueue, size_of
 from kama.server.tasks import spawn
 from kama.server.transport.ws_frame import text_frame
 from kama.server.unconfirmed import Unconfirmed
-from kama.server.websocket import Socket
+from kama.server.websocket import Socket, retry_reason
 from kama.server.write_turn import WriteTurn
 
 log = structlog.get_logger("kama.gateway")
@@ -44,11 +43,6 @@ class TokenEnd(Protocol):
     def schedule(self) -> None: ...
 
     def cancel(self) -> None: ...
-
-
-def retry_reason() -> str:
-    """The reason of a 1001: when to come back. Spread out, so that not everybody comes at once."""
-    return f'{{"retry_after_ms":{random.randint(100, 3000)}}}'
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from support import NodeProcess, Peer, bearer, eventually, text_message
+from support import NodeProcess, Peer, RunningNode, bearer, eventually, text_message
 
 from kama.errors import Code
 
@@ -42,6 +42,15 @@ async def test_a_signal_stores_delivers_and_says_goodbye(tmp_path: Path, number:
     assert all(status == 1 for _, status in stored), "what was written to the receiver is marked before the end"
     assert exit_code in (-number, 128 + number)
     assert "Traceback" not in node.log.read_text()
+
+
+async def test_who_still_owes_its_token_is_told_when_to_come_back(node: RunningNode) -> None:
+    async with node.login("U1", ready=False, headers={}) as peer:
+        await eventually(lambda: node.node.registry.pending)
+        node.stop()
+        code, reason = await peer.wait_for_close()
+        assert code == 1001
+        assert 0 < json.loads(reason)["retry_after_ms"] <= 3000
 
 
 async def test_a_drain_sends_everybody_off_and_ends_in_time(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from kama.errors import CloseCode
 from kama.server.transport.ws_frame import CLOSE, PING, PONG, make_frame, text_frame
-from kama.server.websocket import SocketOwner
+from kama.server.websocket import SocketOwner, retry_reason
 
 if TYPE_CHECKING:
     from kama.server.transport.upgrade import Upgrade
@@ -316,8 +316,9 @@ class ServerSocket(asyncio.Protocol):
         self._let_go()
 
     def shutdown(self) -> None:
-        """uvicorn is going down: the node has closed its connections by now, and LINGER bounds the rest."""
-        self.close_now(CloseCode.GOING_AWAY)
+        """uvicorn is going down: the node has closed its connections by now, but for those that still owe their token.
+        LINGER bounds the rest."""
+        self.close_now(CloseCode.GOING_AWAY, retry_reason())
 
     # --- keeping alive: whatever is heard after a ping answers it
 
