@@ -8,7 +8,7 @@ from typing import Any, assert_never
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from kama.errors import BadParameter, CloseCode, DatabaseFailed, Forbidden, KamaError, NotFound
+from kama.errors import BadParameter, Busy, CloseCode, DatabaseFailed, Forbidden, KamaError, NotFound
 from kama.protocol import (
     AuthFrame,
     ChatMessageRequest,
@@ -148,7 +148,8 @@ class Sessions:
         conn.counters.error = error.message
         self._journal.refused(conn.user_id, conn.id, error.code, error.message)
         conn.offer_control(error_frame(error, client_msg_id))
-        if self._abuse.take(conn.user_id) > 0:
+        # A node that is full, ends or has lost its store refuses what is right: who sent it is to come back.
+        if not isinstance(error, Busy | DatabaseFailed) and self._abuse.take(conn.user_id) > 0:
             conn.close(CloseCode.ABUSE, "too many refused frames")
 
     async def _ask_store(self, conn: UserConn, frame: StoreFrame) -> None:

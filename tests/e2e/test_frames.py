@@ -191,6 +191,19 @@ async def test_a_flood_of_refused_frames_closes_with_4009(node: RunningNode) -> 
         await other.ping()
 
 
+async def test_what_the_node_cannot_take_is_no_abuse(node: RunningNode) -> None:
+    """A flood that meets a shutdown has to come back: 4009 says that it should not."""
+    async with node.login("U1") as peer:
+        await node.node.broker.close()
+        for number in range(1000):
+            await peer.say("U2", client_msg_id=f"{number}")
+            if number % 50 == 0:
+                await peer.ping()
+        refused = await peer.wait_for_many(1000, lambda frame: frame.get("type") == "error")
+        assert {error["code"] for error in refused} == {1005}
+        await peer.ping()
+
+
 # --- what is fine --------------------------------------------------------------------------------------
 
 
