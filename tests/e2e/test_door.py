@@ -76,6 +76,17 @@ async def test_a_connection_may_ask_other_things_and_log_in_then(node: RunningNo
         await logged_in(raw)
 
 
+async def test_a_login_behind_a_request_that_is_not_answered_yet_ends_after_the_answer(node: RunningNode) -> None:
+    """The answer would come among the frames."""
+    history = "GET /message/getMessageList?userOneId=U1&userTwoId=U2 HTTP/1.1\r\nHost: x\r\nAuthorization: {}\r\n\r\n"
+    async with raw_connection(node.port) as raw:
+        await raw.write(history.format(bearer("U1")["Authorization"]).encode() + login())
+        async with asyncio.timeout(10):
+            answer = await raw.reader.read()
+    assert answer.startswith(b"HTTP/1.1 200 ") and answer.endswith(b'"data":[]}')
+    assert answer.count(b"HTTP/1.1") == 1
+
+
 @pytest.mark.parametrize(
     ("header", "status"),
     [

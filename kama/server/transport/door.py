@@ -21,7 +21,8 @@ PATIENCE = 10.0
 
 
 class HTTP(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # one of two, as httptools is there or not
-    """uvicorn's, but for one thing: it waits for ever for the rest of what asks for something."""
+    """uvicorn's, but for two things: it waits for ever for the rest of what asks for something, and it upgrades a
+    connection on which something else is still to be answered."""
 
     _deadline: asyncio.TimerHandle | None = None
 
@@ -32,11 +33,23 @@ class HTTP(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # one of two, a
         elif self._deadline is None:
             self._deadline = self.loop.call_later(PATIENCE, self._send_away)
 
+    def handle_websocket_upgrade(self, *event: Any) -> None:
+        if self._is_asked:
+            # The answer would come among the frames: it is the last thing that is said here.
+            self.cycle.keep_alive = False
+            self.flow.pause_reading()
+        else:
+            super().handle_websocket_upgrade(*event)
+
+    @property
+    def _is_asked(self) -> bool:
+        """Whether a request is not answered yet."""
+        return self.cycle is not None and not self.cycle.response_complete
+
     @property
     def _is_in_a_head(self) -> bool:
         """Whether it has bytes of a request that it does not handle yet."""
-        is_asked = self.cycle is not None and not self.cycle.response_complete
-        return not is_asked and self.transport.get_protocol() is self
+        return not self._is_asked and self.transport.get_protocol() is self
 
     def _send_away(self) -> None:
         self._deadline = None
