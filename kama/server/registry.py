@@ -65,14 +65,14 @@ class ClientRegistry:
 
     def check(self, user_id: str, *, post_only: bool = False) -> None:
         """Whether one more connection of this user may come. Raises Busy, Forbidden or RateLimited."""
-        count = self._count + self.pending
-        if count >= self._max:
-            raise Busy(f"this node is full: it has {count} of {self._max} connections (limits.connections)")
         mine = self.get(user_id)
-        if self._multi_login == "reject" and not post_only and any(not conn.post_only for conn in mine):
-            raise Forbidden(f"{user_id} is logged in already (limits.multi_login = reject)")
         replaces = self._multi_login == "replace" and not post_only
         kept = sum(conn.post_only for conn in mine) if replaces else len(mine)
+        count = self._count + self.pending - (len(mine) - kept)
+        if count >= self._max:
+            raise Busy(f"this node is full: it has {count} of {self._max} connections (limits.connections)")
+        if self._multi_login == "reject" and not post_only and any(not conn.post_only for conn in mine):
+            raise Forbidden(f"{user_id} is logged in already (limits.multi_login = reject)")
         if kept >= self._per_user:
             raise RateLimited(
                 f"{user_id} has {kept} of {self._per_user} connections (limits.connections_per_user)",

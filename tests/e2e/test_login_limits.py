@@ -120,6 +120,14 @@ async def test_replacing_is_not_stopped_by_the_limit_of_connections_per_user(sta
         await newer.ping()
 
 
+async def test_replacing_is_not_stopped_by_a_full_node(start_node: StartNode) -> None:
+    node = await start_node(limits={"multi_login": "replace", "connections": 1})
+    async with node.login("U1") as older, node.login("U1") as newer:
+        assert (await older.wait_for_close())[0] == 4001
+        await newer.ping()
+        assert (await node.refusal("U2")).status == 503
+
+
 async def test_reject_keeps_the_older_login(start_node: StartNode) -> None:
     node = await start_node(limits={"multi_login": "reject"})
     async with node.login("U1") as older:
