@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import sqlite3
 import subprocess
 import sys
@@ -153,3 +154,14 @@ def held_up(database: LoggedDatabase) -> Iterator[None]:
     assert process is not None
     with standing_still(process.pid, database._file):
         yield
+
+
+@contextlib.contextmanager
+def no_file_longer_than(size: int) -> Iterator[None]:
+    """The system takes what fits, and no more: a short write, and then none."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

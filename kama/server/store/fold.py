@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import gc
 import os
+import re
 import signal
 import sqlite3
 import sys
@@ -19,12 +20,12 @@ import time
 from collections.abc import Iterator
 from itertools import chain, groupby
 from pathlib import Path
-from typing import Any
 
 from kama.backoff import Backoff
 from kama.server.store.chunk import AT_ONCE, INSERT_MANY, INSERT_ONE, Chunk, Row
 from kama.server.store.log_reading import Record, read_log
 from kama.server.store.log_records import ProgressRecord, Report, Rise, write_report
+from kama.server.store.whole_file import write_whole
 
 _NICE = 5
 _CHUNK_BYTES = 4 << 20
@@ -54,6 +55,8 @@ AND seq > (SELECT CASE :status WHEN 3 THEN read_seq ELSE delivered_seq END FROM 
            WHERE user_id = :user AND conversation = :conversation)
 RETURNING uuid, conversation, seq, send_id, client_msg_id
 """
+# What was refused is a line of the error and the row: id, conversation, seq, and so on. People may write into the file.
+_PLACE_OF_REFUSED = re.compile(rb'^\["(?:[^"\\]|\\.)*",(-?\d+,"[^"]*",\d+),', re.MULTILINE)
 
 
 class Fold:
@@ -131,14 +134,13 @@ class Fold:
 
     def _insert_what_goes(self, chunk: Chunk) -> int:
         """The rest goes into a file beside the log: it was accepted, and is for a person to look at."""
-        refused: list[list[Any]] = []
+        refused: list[bytes] = []
         for row in chain.from_iterable(chunk.rows()):
             try:
                 self._connection.execute(INSERT_ONE[len(row)], row)
             except sqlite3.IntegrityError as error:
-                refused.append([str(error), *row])
-        with (self._folder / "refused.jsonl").open("ab") as file:
-            file.writelines(write_report(row) + b"\n" for row in refused)
+                refused.append(write_report([str(error), *row]) + b"\n")
+        _put_aside(self._folder / "refused.jsonl", refused)
         return len(refused)
 
     def _mark_sent(self, sent: dict[int, tuple[int, int]]) -> set[str]:
@@ -172,6 +174,17 @@ class Fold:
 
     def close(self) -> None:
         self._connection.close()
+
+
+def _put_aside(path: Path, lines: list[bytes]) -> None:
+    """On the disk before the database says that it needs the log no more: where that fails or ends before, they come
+    once more, and are there already."""
+    before = path.read_bytes() if path.exists() else b""
+    if before and not before.endswith(b"\n"):
+        before += b"\n"
+    there = set(_PLACE_OF_REFUSED.findall(before))
+    if fresh := [line for line in lines if there.isdisjoint(_PLACE_OF_REFUSED.findall(line))]:
+        write_whole(path, b"".join([before, *fresh]))
 
 
 def _some(records: Iterator[Record]) -> Iterator[Record]:

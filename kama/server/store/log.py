@@ -16,6 +16,7 @@ from pathlib import Path
 import structlog
 
 from kama.server.store.log_reading import HEAD, MAGIC, RECORD, Segment, checksum, find_segments, whole_records
+from kama.server.store.whole_file import write_whole
 
 log = structlog.get_logger("kama.message_log")
 
@@ -121,18 +122,12 @@ class Log:
 
     def _begin_segment(self, start: int) -> None:
         path = self._folder / f"{start:020}.log"
-        fresh = path.with_suffix(".new")
-        with fresh.open("wb") as file:
-            file.write(HEAD.pack(MAGIC, self._id, start))
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
+        write_whole(path, HEAD.pack(MAGIC, self._id, start))
         before, self._file, self._start = self._file, FileIO(path, "ab"), start
         if before is not None:
             with contextlib.suppress(OSError):
                 _flush(before.fileno())
             before.close()
-        _sync_folder(self._folder)
 
     def forget(self, position: int) -> None:
         """Remove the segments that end at or before it."""
@@ -149,12 +144,3 @@ class Log:
 def _follows_no_more(segments: list[Segment], number: int) -> bool:
     """Whether the next segment is not the one that goes on where this one ends."""
     return number + 1 < len(segments) and segments[number + 1].start != segments[number].end
-
-
-def _sync_folder(folder: Path) -> None:
-    """A new file is there after a power cut only once its folder is on the disk."""
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

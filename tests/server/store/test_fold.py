@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from log_builders import AT, ID, Archive, FoldProcess
+from log_builders import AT, ID, Archive, FoldProcess, no_file_longer_than
 from server_builders import THROUGH_A_DATABASE
 
 from kama.protocol import Message, MessageType, encode
@@ -260,6 +260,53 @@ def test_a_message_that_the_database_refuses_is_kept_beside_the_log_and_the_rest
     archive.say(("U1", "U2"))
     (report,) = archive.fold()
     assert (report.refused, archive.execute("SELECT count(*) FROM message")) == (0, [(4,)])
+
+
+def refuse_one(archive: Archive) -> Path:
+    """The log has a message that the database will not take. Gives the file that is for it."""
+    archive.say(("U1", "U2"))
+    archive.fold()
+    archive.execute("UPDATE message SET seq = 2")
+    archive.say(("U1", "U2"))
+    return archive.folder / "refused.jsonl"
+
+
+def test_what_is_refused_is_put_aside_once_when_its_transaction_is_not_committed(archive: Archive) -> None:
+    file = refuse_one(archive)
+    archive.execute(
+        "CREATE TRIGGER no_further BEFORE UPDATE ON log_position BEGIN SELECT RAISE(FAIL, 'no further'); END"
+    )
+    with pytest.raises(sqlite3.IntegrityError, match="no further"):
+        archive.fold()
+    assert file.exists(), "before the database says that it needs the log no more"
+    archive.execute("DROP TRIGGER no_further")
+    archive.say(("U1", "U2"))  # which is of the same transaction now
+    (report,) = archive.fold()
+    assert report.refused == 1
+    (line,) = file.read_text().splitlines()
+    assert json.loads(line)[2:4] == ["U1_U2", 2]
+
+
+def test_what_is_refused_is_put_aside_whole_once_the_disk_has_room_for_it(archive: Archive) -> None:
+    file = refuse_one(archive)
+    file.write_text("A note of somebody who has looked at it. " * 50_000)
+    before = file.read_text()
+    with no_file_longer_than(len(before) + 20), pytest.raises(OSError):
+        archive.fold()
+    assert file.read_text() == before
+    archive.fold()
+    note, line = file.read_text().splitlines()
+    assert (note, json.loads(line)[2:4]) == (before, ["U1_U2", 2])
+
+
+def test_each_message_that_is_refused_is_put_aside_though_they_share_an_id(archive: Archive) -> None:
+    (first,) = archive.say(("U1", "U2"))
+    archive.fold()
+    for _ in range(2):
+        archive.say(("U1", "U2"), uuid=int(first.uuid))
+        archive.fold()
+    lines = (archive.folder / "refused.jsonl").read_text().splitlines()
+    assert [json.loads(line)[3] for line in lines] == [2, 3]
 
 
 @pytest.mark.parametrize("place", [0, AT_ONCE - 1, AT_ONCE, 2 * AT_ONCE])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import resource
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from log_builders import no_file_longer_than
 from structlog.testing import capture_logs
 
 from kama.server.store import log_reading
@@ -239,17 +239,6 @@ def test_a_file_that_is_no_segment_is_refused_and_left_alone(tmp_path: Path, con
 
 
 # --- a full disk
-
-
-@contextlib.contextmanager
-def no_file_longer_than(size: int) -> Iterator[None]:
-    """The system takes what fits, and no more: a short write, and then none."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("room", [0, 1, 8, 9, 10, 18, 19])
