@@ -5,6 +5,8 @@ That process starts while somebody may be waiting for it: nothing is imported he
 
 from __future__ import annotations
 
+import contextlib
+import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -62,15 +64,21 @@ def find_segments(folder: Path, log_id: bytes) -> list[Segment]:
     """In their order. Raises LogBroken for one of another log."""
     found: list[Segment] = []
     for path in sorted(folder.glob("*.log")):
-        with path.open("rb") as file:
-            head = file.read(HEAD.size)
-        if len(head) < HEAD.size or not head.startswith(MAGIC):
-            raise LogBroken(f"expected a segment of a log, got another file: {path}")
-        _, its_log, start = HEAD.unpack(head)
-        if its_log != log_id:
-            raise LogBroken(f"expected the log {log_id.hex()} of this database, got {its_log.hex()}: {path}")
-        found.append(Segment(path, start, path.stat().st_size - HEAD.size))
+        with contextlib.suppress(FileNotFoundError):  # the node may have forgotten it since it was listed
+            found.append(_segment(path, log_id))
     return found
+
+
+def _segment(path: Path, log_id: bytes) -> Segment:
+    with path.open("rb") as file:
+        head = file.read(HEAD.size)
+        size = file.seek(0, os.SEEK_END)
+    if len(head) < HEAD.size or not head.startswith(MAGIC):
+        raise LogBroken(f"expected a segment of a log, got another file: {path}")
+    _, its_log, start = HEAD.unpack(head)
+    if its_log != log_id:
+        raise LogBroken(f"expected the log {log_id.hex()} of this database, got {its_log.hex()}: {path}")
+    return Segment(path, start, size - HEAD.size)
 
 
 def whole_records(segment: Segment, position: int, end: int | None = None) -> Iterator[Record]:

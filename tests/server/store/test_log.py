@@ -108,6 +108,16 @@ def test_it_forgets_what_is_folded_and_nothing_else(tmp_path: Path, open_log: Op
     assert records_in(tmp_path, ends[4], ends[1]) == [(1, b"2"), (1, b"3"), (1, b"4")]
 
 
+def test_what_is_forgotten_while_another_process_looks_for_segments_does_not_stop_it(
+    tmp_path: Path, open_log: OpenLog
+) -> None:
+    log = open_log(tmp_path, segment_bytes=1)
+    ends = [log.append(1, b"%d" % number) for number in range(3)]
+    log.forget(ends[0])
+    (tmp_path / f"{0:020}.log").symlink_to("gone")  # in the list of files, and gone when it is opened
+    assert records_in(tmp_path, ends[2], ends[0]) == [(1, b"1"), (1, b"2")]
+
+
 def test_it_never_forgets_the_segment_that_it_writes_to(tmp_path: Path, open_log: OpenLog) -> None:
     log = open_log(tmp_path)
     log.forget(log.append(1, b"x"))
