@@ -166,10 +166,12 @@ class Fold:
         if not self._is_durable:
             return folded
         if folded >= self._checkpoint_at:
-            busy, _, _ = self._connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
-            if not busy:
-                self._kept = folded
-                self._checkpoint_at = folded + _CHECKPOINT_BYTES
+            # If it fails, the log is needed for longer, and no more: what was committed is there, and to be told of.
+            with contextlib.suppress(sqlite3.Error):
+                busy, _, _ = self._connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
+                if not busy:
+                    self._kept = folded
+                    self._checkpoint_at = folded + _CHECKPOINT_BYTES
         return self._kept
 
     def close(self) -> None:

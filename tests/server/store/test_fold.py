@@ -389,6 +389,18 @@ def test_while_a_reader_holds_it_up_nothing_more_may_be_forgotten(archive: Archi
         assert report.kept == archive.log.end
 
 
+def test_what_was_committed_is_told_though_the_disk_has_no_room_for_the_checkpoint(archive: Archive) -> None:
+    archive.say(*[("U1", "U3")] * 5000)  # more than the write-ahead log will have
+    archive.fold()
+    archive.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    archive.say(*[("U1", "U2")] * 100, content="x" * 1000)
+    archive.note(cursors=[("U2", "U1_U2", 100, 100, 0)], receipts=[("U2", "U1_U2", 2, 100)])
+    with no_file_longer_than(archive.file.stat().st_size + 4096):
+        (report,) = archive.fold(is_durable=True)
+    ((_, rises),) = report.rises
+    assert (report.folded, report.kept, len(rises)) == (archive.log.end, 0, 100)
+
+
 # --- the process
 
 
