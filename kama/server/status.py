@@ -19,13 +19,14 @@ from kama.server.events import Journal
 from kama.server.message_back import MessageBack
 from kama.server.store.database import is_transient
 from kama.server.store.progress import Progress, ProgressStore, StatusChange, sent_to
-from kama.server.tasks import spawn
+from kama.server.tasks import cancel, spawn
 from kama.server.traffic import HighMark, StatusName
 
 log = structlog.get_logger("kama.status")
 
 _RETRY_FIRST = 0.05
 _RETRY_MAX = 5.0
+_PATIENCE = 10.0
 _NAMES: Mapping[MessageStatus, StatusName] = {
     MessageStatus.SENT: "sent",
     MessageStatus.DELIVERED: "delivered",
@@ -109,11 +110,12 @@ class StatusWriter:
         self._task = spawn(self._run(), name="status writer")
 
     async def close(self) -> None:
-        """Commit what is marked, then end."""
+        """Commit what is marked, if the store takes it within some seconds, then end."""
         self._closed = True
         self._wake.set()
         if self._task is not None:
-            await asyncio.wait([self._task])
+            await asyncio.wait([self._task], timeout=_PATIENCE)
+            await cancel(self._task)
 
     async def _run(self) -> None:
         while True:

@@ -269,6 +269,20 @@ async def test_closing_is_not_held_up_by_a_store_that_fails(database: Database) 
     assert await desk.statuses() == [0]
 
 
+async def test_closing_is_not_held_up_by_a_store_that_does_not_answer(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a receipt, which waits for the folding process."""
+    monkeypatch.setattr("kama.server.status._PATIENCE", 0.1, raising=False)
+    desk = Desk(database)
+    desk.store.gate.clear()
+    await desk.writer.start()
+    desk.writer.mark_received("U2", KEY, 1, READ)
+    async with asyncio.timeout(5):
+        await desk.writer.close()
+    assert desk.store.applied == []
+
+
 async def test_closing_what_was_never_started_is_harmless(database: Database) -> None:
     await Desk(database).writer.close()
 
