@@ -35,8 +35,9 @@ class LoggedMessages(MessageStore):
             fresh = _Fresh(self._last_seqs, self._by_pair)
             batch = fresh.take(records)
             if fresh.frames:
-                end = await self._logged.append(MESSAGES, write_messages(fresh.frames), len(fresh.frames))
-                self._remember(fresh, end)
+                await self._logged.append(MESSAGES, write_messages(fresh.frames), len(fresh.frames))
+                self._remember(fresh)
+            self._forget()
         return batch
 
     def _unknown(self, records: Sequence[Record]) -> list[Record]:
@@ -57,12 +58,15 @@ class LoggedMessages(MessageStore):
         self._last_seqs.update((key, seqs.get(key, 0)) for key in keys)
         self._by_pair.update(places)
 
-    def _remember(self, fresh: _Fresh, end: int) -> None:
+    def _remember(self, fresh: _Fresh) -> None:
         """Only what is in the log is known: what could not be appended did not happen."""
         self._last_seqs.update(fresh.seqs)
         self._by_pair.update(fresh.pairs)
         self._by_uuid.update(fresh.uuids)
-        folded = self._logged.folder.folded
+
+    def _forget(self) -> None:
+        """What the database has, and nobody needed lately. What only came again was learned, and is as much."""
+        end, folded = self._logged.log.end, self._logged.folder.folded
         for lately in (self._last_seqs, self._by_pair, self._by_uuid):
             lately.turn_over(end, folded)
 

@@ -164,6 +164,19 @@ async def test_what_left_memory_long_ago_is_still_known_when_it_comes_again(
     assert (await store.insert_batch([build_record()])).outcomes[0].seq == 2
 
 
+async def test_old_messages_that_come_again_leave_memory_though_no_new_one_comes(
+    logged: LoggedDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kama.server.store.logged_messages.Lately", partial(Lately, 3))
+    names = [f"c{number}" for number in range(30)]
+    await LoggedMessages(logged).insert_batch([build_record(client_msg_id=name) for name in names])
+    await logged.ping()
+    store = LoggedMessages(logged)
+    for name in names:
+        assert (await store.insert_batch([build_record(client_msg_id=name)])).outcomes[0].duplicate
+    assert len(store._by_pair.known(("U1", name) for name in names)) <= 6, "two generations"
+
+
 async def test_a_message_that_cannot_be_written_leaves_nothing_behind(logged: LoggedDatabase) -> None:
     store = LoggedMessages(logged)
     with pytest.raises(UnicodeEncodeError):
