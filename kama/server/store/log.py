@@ -12,6 +12,7 @@ import contextlib
 import os
 from io import FileIO
 from pathlib import Path
+from threading import Thread
 
 import structlog
 
@@ -35,6 +36,7 @@ class Log:
         self._segment_bytes = segment_bytes
         self._id = b""
         self._file: FileIO | None = None
+        self._finishing: Thread | None = None
         self._start = 0
         self._is_ragged = False
         self.end = 0
@@ -103,6 +105,7 @@ class Log:
 
     def sync(self) -> None:
         """Until the disk has what was appended. Blocks: for a thread."""
+        self._wait_for_finished()
         _flush(self._open_file.fileno())
 
     @property
@@ -125,9 +128,14 @@ class Log:
         write_whole(path, HEAD.pack(MAGIC, self._id, start))
         before, self._file, self._start = self._file, FileIO(path, "ab"), start
         if before is not None:
-            with contextlib.suppress(OSError):
-                _flush(before.fileno())
-            before.close()
+            # In a thread: the disk takes as long for it as for all that is in it, and nobody need wait but who syncs.
+            self._wait_for_finished()
+            self._finishing = Thread(target=_finish, args=[before], name="full log segment")
+            self._finishing.start()
+
+    def _wait_for_finished(self) -> None:
+        if self._finishing is not None:
+            self._finishing.join()
 
     def forget(self, position: int) -> None:
         """Remove the segments that end at or before it."""
@@ -136,9 +144,16 @@ class Log:
                 segment.path.unlink()
 
     def close(self) -> None:
+        self._wait_for_finished()
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def _finish(full: FileIO) -> None:
+    with contextlib.suppress(OSError):
+        _flush(full.fileno())
+    full.close()
 
 
 def _follows_no_more(segments: list[Segment], number: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from log_builders import no_file_longer_than
 from structlog.testing import capture_logs
 
+from kama.server.store import log as log_module
 from kama.server.store import log_reading
 from kama.server.store.log import Log
 from kama.server.store.log_reading import LogBroken, read_log
@@ -81,6 +83,50 @@ def test_a_full_segment_is_followed_by_one_that_begins_where_it_ends(tmp_path: P
     log = open_log(tmp_path, segment_bytes=50)
     ends = [log.append(1, b"x" * 30) for _ in range(6)]
     assert [int(path.stem) for path in segments_in(tmp_path)] == [0, ends[1], ends[3]]
+
+
+class Disk:
+    """Takes a segment only once it may."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.may = threading.Event()
+        self.slow_with = -1
+        self.taken: list[int] = []
+        monkeypatch.setattr(log_module, "_flush", self._flush)
+
+    def _flush(self, fd: int) -> None:
+        assert fd != self.slow_with or self.may.wait(10)
+        self.taken.append(fd)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
+    made = Disk(monkeypatch)
+    yield made
+    made.may.set()
+
+
+def fill_segment(log: Log, disk: Disk) -> tuple[int, int]:
+    """The disk is slow with the segment that is full; gives its descriptor and the next one's."""
+    log.append(1, b"fills it")
+    full = disk.slow_with = log._open_file.fileno()
+    log.append(1, b"is in the next")
+    return full, log._open_file.fileno()
+
+
+def test_who_appends_does_not_wait_until_the_disk_has_a_full_segment(
+    tmp_path: Path, open_log: OpenLog, disk: Disk
+) -> None:
+    fill_segment(open_log(tmp_path, segment_bytes=1), disk)
+    assert disk.taken == []
+
+
+def test_who_wants_it_on_the_disk_waits_for_the_full_segment_too(tmp_path: Path, open_log: OpenLog, disk: Disk) -> None:
+    log = open_log(tmp_path, segment_bytes=1)
+    full, current = fill_segment(log, disk)
+    threading.Timer(0.1, disk.may.set).start()
+    log.sync()
+    assert disk.taken == [full, current]
 
 
 def test_what_is_not_there_cannot_be_read(tmp_path: Path, open_log: OpenLog) -> None:
