@@ -41,33 +41,33 @@ class Log:
         self._is_ragged = False
         self.end = 0
 
-    def open(self, log_id: bytes, folded: int) -> None:
+    def open(self, log_id: bytes, folded: int) -> int:
         """`folded`: the position that the store has reached. Raises LogBroken.
 
-        Afterwards `end` is the position after the last whole record.
+        Gives the position to fold from: a later one, where what was between is lost. Afterwards `end` is the position
+        after the last whole record.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         self._id = log_id
-        self.end = self._cut_torn(folded)
-        self._begin_segment(self.end)
-
-    def _cut_torn(self, folded: int) -> int:
-        """The position after the last whole record; what comes after it is put aside.
-
-        At least `folded`: a power cut may have taken the end of a log that the store had already.
-        """
-        segments = find_segments(self._folder, self._id)
-        if segments and segments[0].start > folded:
+        segments = [segment for segment in find_segments(self._folder, log_id) if segment.end > folded]
+        begin = max([folded, *(segment.start for segment in segments[:1])])
+        if begin > folded:
             log.error(
                 "the log begins after what the store has: what was between is lost, as after a power cut",
                 stored_up_to=folded,
-                log_begins_at=segments[0].start,
+                log_begins_at=begin,
             )
-        end = folded
+        self.end = self._cut_torn(segments, begin)
+        self._begin_segment(self.end)
+        return begin
+
+    def _cut_torn(self, segments: list[Segment], begin: int) -> int:
+        """The position after the last whole record; what comes after it is put aside.
+
+        At least `begin`: a power cut may have taken the end of a log that the store had already.
+        """
+        end = begin
         for number, segment in enumerate(segments):
-            if segment.end <= folded:
-                continue
-            end = max(end, segment.start)
             for record in whole_records(segment, end):
                 end = record.end
             if end < segment.end or _follows_no_more(segments, number):

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Literal
 
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kama.errors import SettingsError
@@ -64,11 +64,13 @@ class LoggedDatabase(Database):
         # Else a power cut could leave a log that its own database does not know.
         is_kept = await asyncio.to_thread(_checkpoint, self._file) or not self.is_durable
         try:
-            self.log.open(log_id, folded)
+            begin = self.log.open(log_id, folded)
         except LogBroken as error:
             raise SettingsError(
                 str(error), field="store.url", hint="put the database and its log back together, or move the log away"
             ) from None
+        if begin > folded:
+            folded = await self._go_on_from(begin)
         if is_kept:
             self.log.forget(folded)
         self._logged = self.log.end
@@ -83,6 +85,12 @@ class LoggedDatabase(Database):
             log_id = uuid.uuid4().bytes
             await tx.execute(insert(log_positions), [{"log_id": log_id.hex(), "position": 0}])
         return log_id, 0
+
+    async def _go_on_from(self, position: int) -> int:
+        """What the log had before it is lost: nobody is to wait for that."""
+        async with super().write() as tx:
+            await tx.execute(update(log_positions).values(position=position))
+        return position
 
     # --- what is not folded yet
 

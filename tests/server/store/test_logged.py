@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
@@ -25,6 +26,7 @@ from kama.server.store.database import Database, is_transient
 from kama.server.store.folder import Folder
 from kama.server.store.groups import GroupStore
 from kama.server.store.lately import Lately
+from kama.server.store.log import Log
 from kama.server.store.logged import LoggedDatabase
 from kama.server.store.logged_messages import LoggedMessages
 from kama.server.store.logged_progress import LoggedProgress
@@ -481,6 +483,24 @@ async def test_a_database_without_its_log_goes_on(tmp_path: Path) -> None:
     await database.close()
 
 
+async def test_a_log_that_has_lost_all_that_the_database_lacks_goes_on(tmp_path: Path) -> None:
+    """A power cut right after a segment was begun: the database does not have the end of the one before."""
+    await two_lives(tmp_path)
+    log_id, position = bytes.fromhex(await log_id_in(tmp_path)), 10_000
+    shutil.rmtree(tmp_path / "kama.db-log")
+    with contextlib.closing(Log(tmp_path / "kama.db-log")) as log:
+        log.open(log_id, position)
+    database = LoggedDatabase(url_in(tmp_path))
+    try:
+        async with asyncio.timeout(10):
+            await database.open()
+        store = LoggedMessages(database)
+        assert (await store.insert_batch([build_record()])).outcomes[0].seq == 2
+        assert await seqs_of(store) == [1, 2]
+    finally:
+        await database.close()
+
+
 async def test_the_first_start_has_the_disk_know_whose_log_it_is(tmp_path: Path) -> None:
     """Else a power cut would leave a log that its own database does not know."""
     database = LoggedDatabase(url_in(tmp_path))
@@ -490,8 +510,13 @@ async def test_the_first_start_has_the_disk_know_whose_log_it_is(tmp_path: Path)
     async with database.read() as connection:
         log_id = (await connection.execute(text("SELECT log_id FROM log_position"))).scalar_one()
     await database.close()
-    bare = Database(url_in(tmp_path / "cut"))
+    assert await log_id_in(tmp_path / "cut") == log_id
+
+
+async def log_id_in(folder: Path) -> str:
+    bare = Database(url_in(folder))
     await bare.open()
     async with bare.read() as connection:
-        assert (await connection.execute(text("SELECT log_id FROM log_position"))).scalar_one() == log_id
+        log_id: str = (await connection.execute(text("SELECT log_id FROM log_position"))).scalar_one()
     await bare.close()
+    return log_id
