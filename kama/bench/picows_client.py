@@ -62,7 +62,9 @@ class PicowsClient(NodeClient):
             raise CannotConnect(f"{self._server} does not speak WebSocket: {error}") from None
         except OSError as error:
             raise self._cannot_connect(error) from None
-        assert isinstance(listener, PicowsSocket)
+        if not isinstance(listener, PicowsSocket):
+            # Where the connection ends before the answer came, picows gives no listener and raises nothing.
+            raise CannotConnect(f"lost {self._server} during the login")
         return listener
 
 

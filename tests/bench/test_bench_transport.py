@@ -135,6 +135,18 @@ async def test_another_kind_of_server_is_told_as_such(client: type[NodeClient]) 
 
 
 @both
+async def test_a_node_that_ends_during_a_login_is_told_as_one_that_cannot_be_reached(client: type[NodeClient]) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.transport.abort()
+
+    async with listening(answer) as url, client(url, str, timeout=5) as one:
+        with pytest.raises(CannotConnect, match=url):
+            async with one.login("U1"):
+                pass
+
+
+@both
 async def test_a_login_that_nobody_answers_ends_in_time_and_leaves_nothing_open(client: type[NodeClient]) -> None:
     left = asyncio.Event()
 
