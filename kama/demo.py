@@ -12,11 +12,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
-from kama.chat_client import ChatClient
+from kama.chat_client import ChatClient, Dismissed
 from kama.client import Frame, NodeClient
 from kama.errors import KamaError
 
@@ -82,11 +83,11 @@ class Crowd:
         visitors = max(1, len(self._users) // 8)
         async with asyncio.TaskGroup() as tasks:
             for user_id in self._users[visitors:]:
-                tasks.create_task(self._stay(user_id))
+                tasks.create_task(_until_dismissed(self._stay(user_id)))
             for user_id in self._users[:visitors]:
-                tasks.create_task(self._come_and_go(user_id))
+                tasks.create_task(_until_dismissed(self._come_and_go(user_id)))
             tasks.create_task(self._read_slowly(_SLOW))
-            tasks.create_task(self._send_long_texts(_CHATTY, _SLOW))
+            tasks.create_task(_until_dismissed(self._send_long_texts(_CHATTY, _SLOW)))
 
     async def _make_group(self) -> None:
         owner, *members = self._users
@@ -163,6 +164,14 @@ class Crowd:
 
     def _token(self, user_id: str) -> Callable[[], str]:
         return lambda: self._issue(user_id, False)
+
+
+async def _until_dismissed(life: Coroutine[Any, Any, None]) -> None:
+    """Whom somebody kicks stays away, as a client should; the others go on."""
+    try:
+        await life
+    except* Dismissed:
+        pass
 
 
 def _small_socket(server: str) -> socket.socket:

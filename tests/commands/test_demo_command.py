@@ -51,6 +51,23 @@ def test_people_chat_until_it_is_told_to_end(demo: subprocess.Popen[str], tmp_pa
     assert list(tmp_path.glob("kama-demo-*")) == []
 
 
+def test_the_others_go_on_when_one_of_the_people_is_kicked(
+    demo: subprocess.Popen[str], kama: Kama, tmp_path: Path
+) -> None:
+    assert demo.stdout is not None
+    url = demo.stdout.readline().strip()
+    (folder,) = tmp_path.glob("kama-demo-*")
+    deadline = time.monotonic() + 30
+    # The last of them stays logged in all the time.
+    while "closed 1 connection" not in kama("kick", "Udemo006", "-s", url, "--data-dir", str(folder)).err:
+        assert time.monotonic() < deadline and demo.poll() is None
+        time.sleep(0.1)
+    said = accepted(url)
+    while accepted(url) < said + 20:
+        assert time.monotonic() < deadline and demo.poll() is None
+        time.sleep(0.1)
+
+
 def test_it_ends_after_the_time_that_was_given(kama: Kama) -> None:
     done = kama("demo", "--headless", "--users", "2", "--for", "1s")
     assert done.code == ExitCode.OK and done.out.startswith("http://127.0.0.1:")
