@@ -102,7 +102,7 @@ def token_keeper(config: Config, *, make_secret: bool = False) -> TokenKeeper:
         reason = "expected a secret that can be written in UTF-8, got other bytes"
     except ValueError as error:
         reason = str(error)
-    source = config.source("auth.secret") if auth.secret else config.secret_path
+    source = config.source("auth.secret") if auth.secret is not None else config.secret_path
     hint = "python3 -c 'import secrets; print(secrets.token_urlsafe(48))' makes a good one"
     raise SettingsError(f"auth.secret ({source}): {reason}", field="auth.secret", hint=hint)
 

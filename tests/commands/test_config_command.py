@@ -61,6 +61,7 @@ def test_check_as_json_says_what_it_read(kama: Kama, secret: str, tmp_path: Path
     ("name", "value", "told"),
     [
         ("KAMA_AUTH__SECRET", "short", "auth.secret (KAMA_AUTH__SECRET): expected a secret of at least 32 bytes"),
+        ("KAMA_AUTH__SECRET", "", "auth.secret (KAMA_AUTH__SECRET): expected a secret of at least 32 bytes"),
         ("KAMA_SERVER__PORT", "x", "server.port (KAMA_SERVER__PORT): expected a valid integer, got 'x'"),
         ("KAMA_SERVER__PRT", "1", "there is no setting for the environment variable KAMA_SERVER__PRT"),
         ("KAMA_CONFIG", "/no/such", "expected KAMA_CONFIG to name a settings file, got nothing at /no/such"),
