@@ -79,6 +79,7 @@ def tail(
     query = EventQuery(per_second=_PER_SECOND, filter=" ".join(filter(None, wanted)))
     servers = find_servers(server)
     token = once(Tokens(config_file, data_dir, token_file, servers), token_file)
+    token()  # what is wrong with it here, before the first try makes the state of a link of it
     sub = Sub(clients=ClientQuery(limit=0), events=query)
     run(_tail(watch_nodes(servers, token, sub, follow_all=follow_all), count, wait, as_json))
 

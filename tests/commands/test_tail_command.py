@@ -124,6 +124,23 @@ async def test_a_token_that_may_not_ends_it_with_4(
     assert (await tail(kama, node.url)).code == ExitCode.AUTH
 
 
+@pytest.mark.parametrize(
+    ("environment", "code", "hint"),
+    [
+        ({"KAMA_TOKEN": "two words"}, ExitCode.USAGE, ""),
+        ({"KAMA_TOKEN": "", "KAMA_CONFIG": "/no/such"}, ExitCode.USAGE, "\nhint: kama config init FILE makes one"),
+        ({"KAMA_TOKEN": ""}, ExitCode.AUTH, "\nhint: give a token"),
+    ],
+)
+def test_a_token_that_cannot_be_had_ends_it_as_any_command(
+    kama: Kama, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, environment: dict[str, str], code: int, hint: str
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    done = kama("tail", "-s", "http://127.0.0.1:1", "--wait", "5s", "--data-dir", str(tmp_path))
+    assert (done.code, done.out) == (code, "") and hint in done.err
+
+
 async def test_another_protocol_ends_it_with_3(kama: Kama) -> None:
     hello = SimulatedNode().hello()
     hello.protocol = 7
