@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
 
@@ -14,10 +15,15 @@ from kama.protocol import ISSUER
 from kama.units import MAX_DURATION, format_duration, format_size, parse_duration, parse_size
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+|null|\*", re.IGNORECASE)
-_DATABASE = re.compile(r"sqlite\+aiosqlite:///(?!:memory:).+|postgresql\+asyncpg://.+")
+# As SQLAlchemy reads one: a password may have a slash in it.
+_DATABASE = re.compile(
+    r"sqlite\+aiosqlite:///(?!:memory:).+"
+    r"|postgresql\+asyncpg://(?=.)([^:/]*(:[^@]*)?@)?(\[[^/?]+\]|[^:/?]*)(:(?P<port>\d*))?([/?].*)?"
+)
 _TOPIC = r"^[A-Za-z0-9._-]+$"
-_HOST_PORT = re.compile(r"(\[[0-9a-fA-F:]+\]|[^:\s,]+):\d{1,5}")
+_HOST_PORT = re.compile(r"(\[[0-9a-fA-F:]+\]|[^:\s,]+):(?P<port>\d+)")
 _REDIS = re.compile(r"(rediss?|unix)://.+")
+_PORT_MAX = 65535
 
 
 def _duration(value: object) -> object:
@@ -38,21 +44,31 @@ def _origins(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
+def _has_port(found: re.Match[str] | None) -> bool:
+    """Whether it matched, and the port in it, if any, is one."""
+    return found is not None and int(found["port"] or 0) <= _PORT_MAX
+
+
 def _database_url(value: str) -> str:
     # A database in memory keeps nothing, and every connection would see another one.
-    if value and not _DATABASE.fullmatch(value):
+    if value and not _has_port(_DATABASE.fullmatch(value)):
         raise ValueError("expected sqlite+aiosqlite:///FILE or postgresql+asyncpg://USER@HOST/NAME")
     return value
 
 
 def _redis_url(value: str) -> str:
+    expected = "expected redis://HOST:PORT, rediss://… or unix://…"
     if value and not _REDIS.fullmatch(value):
-        raise ValueError("expected redis://HOST:PORT, rediss://… or unix://…")
+        raise ValueError(expected)
+    try:
+        _ = urlsplit(value).port  # it is read when it is asked for
+    except ValueError:
+        raise ValueError(expected) from None
     return value
 
 
 def _host_ports(value: str) -> str:
-    if not all(_HOST_PORT.fullmatch(part.strip()) for part in value.split(",")):
+    if not all(_has_port(_HOST_PORT.fullmatch(part.strip())) for part in value.split(",")):
         raise ValueError("expected HOST:PORT, or several separated by commas")
     return value
 
@@ -78,7 +94,7 @@ class _Section(BaseModel):
 
 class ServerSettings(_Section):
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on")
-    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one")
+    port: int = Field(8000, ge=0, le=_PORT_MAX, description="Port to listen on; 0 takes a free one")
     allowed_origins: Origins = Field((), description="Origins of web pages that may connect, besides the node's own")
     drain_timeout: SecondsOrZero = Field(30.0, description="How long a shutdown may take")
     ping_interval: Seconds = Field(25.0, description="Between two pings to a silent client")
