@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from aiokafka.errors import KafkaError
 from msgspec import Struct
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
-from sqlalchemy import URL, make_url, text
+from sqlalchemy import make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -60,13 +61,13 @@ async def check_up(settings: Settings) -> list[Finding]:
 async def _store(settings: Settings) -> list[Finding]:
     url = make_url(settings.store.url)
     is_sqlite = url.get_backend_name() == "sqlite"
-    if is_sqlite and not _is_there(url):
-        return [Finding("database", None, f"no {url.database} yet: the node creates it")]
+    if is_sqlite and not (file := Path(url.database or "")).exists():
+        return [_place_for(file)]
     engine = create_async_engine(url, hide_parameters=True)
     try:
         async with engine.connect() as connection:
             if is_sqlite:
-                await connection.execute(text("SELECT 1"))
+                await connection.execute(text("PRAGMA schema_version"))  # this reads the file; SELECT 1 would not
                 return [Finding("database", True, "SQLite answers")]
             at = await connection.scalar(text("SELECT extract(epoch FROM clock_timestamp()) * 1000"))
         return [Finding("database", True, "PostgreSQL answers"), _clock("the database's clock", float(at or 0))]
@@ -74,8 +75,13 @@ async def _store(settings: Settings) -> list[Finding]:
         await engine.dispose()
 
 
-def _is_there(url: URL) -> bool:
-    return Path(url.database or "").exists()
+def _place_for(file: Path) -> Finding:
+    """Whether a node can make its database there, and the folders on the way to it."""
+    there = next(folder for folder in file.absolute().parents if folder.exists())
+    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+        return Finding("database", None, f"no {file} yet: the node creates it")
+    why = "cannot be written to" if there.is_dir() else "is a file"
+    return Finding("database", False, f"no {file}, and {there} {why}", "look at store.url and the data folder")
 
 
 async def _redis(settings: Settings) -> list[Finding]:

@@ -29,6 +29,20 @@ def test_what_does_not_answer_is_named_with_its_setting(kama: Kama, monkeypatch:
     assert "store.url" in failed["several nodes"]["hint"]
 
 
+def test_a_file_that_is_no_database_fails(kama: Kama, tmp_path: Path) -> None:
+    (tmp_path / "kama.db").write_bytes(b"something else, " * 64)
+    done = kama("check", "--json", "--data-dir", str(tmp_path))
+    assert (done.code, done.json["ok"]) == (1, False)
+    assert done.json["checks"][1]["found"] == "file is not a database"
+
+
+def test_a_data_folder_that_cannot_be_made_fails(kama: Kama, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = kama("check", "--json", "--data-dir", str(tmp_path / "file" / "data"))
+    assert (done.code, done.json["ok"]) == (1, False)
+    assert f"{tmp_path / 'file'} is a file" in done.json["checks"][1]["found"]
+
+
 def test_a_password_is_not_printed(kama: Kama, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAMA_STORE__URL", "postgresql+asyncpg://u:hunter2@127.0.0.1:1/d")
     done = kama("check")
