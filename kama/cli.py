@@ -163,6 +163,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character gets its number instead of a traceback.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    # What is no UTF-8 is to be told where it is read: in some locales it would pass, and fail where it is sent.
+    sys.stdin.reconfigure(encoding="utf-8", errors="strict")  # type: ignore[union-attr]
     sys.exit(run(sys.argv[1:]))
 
 

@@ -234,6 +234,13 @@ def test_a_terminal_without_unicode_gets_numbers_and_no_traceback(tmp_path: Path
     assert done.returncode == 0 and "\\u4e16\\u754c" in done.stdout
 
 
+def test_other_bytes_than_utf8_on_stdin_are_a_usage_error_in_every_locale() -> None:
+    environment = {**os.environ, "LC_ALL": "C", "KAMA_AUTH__SECRET": SECRET}
+    command = [*KAMA, "send", "-", "--from", "U1", "--to", "U2", "-s", "http://127.0.0.1:1"]
+    done = subprocess.run(command, env=environment, input=b"\xff", capture_output=True, timeout=30)
+    assert done.returncode == 2 and b"expected UTF-8 on stdin, got something else" in done.stderr
+
+
 def test_ctrl_c_ends_a_command_with_130_and_no_traceback() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         command = [*KAMA, "history", "U1", "U2", "-s", f"http://127.0.0.1:{silent.getsockname()[1]}"]
