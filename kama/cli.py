@@ -159,7 +159,18 @@ class _Usage(KamaError):
     exit_code = ExitCode.USAGE
 
 
+def _open_streams() -> None:
+    """What whoever started us has closed: there is nothing to read, and what is written is dropped.
+
+    Left as they are, their numbers would go to the next files that are opened: a database, a socket.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
+
+
 def main() -> None:
+    _open_streams()
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character gets its number instead of a traceback.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

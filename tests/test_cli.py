@@ -219,6 +219,13 @@ def test_it_ends_quietly_when_whoever_reads_has_seen_enough(arguments: tuple[str
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-"])
+def test_a_stream_that_was_closed_before_it_began_is_no_failure(closed: str) -> None:
+    command = f"{sys.executable} -m kama version {closed}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_is_a_failure_that_is_told_once() -> None:
     with open("/dev/full", "w") as full:
