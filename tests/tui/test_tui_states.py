@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from fake_source import NOW_MS, clients, events, hello, history, link, live, snap
 from screen_text import plain_text
 from support import eventually
@@ -67,6 +68,21 @@ async def test_one_who_is_filtered_out_can_be_kicked_by_id(dashboard: Open) -> N
     async with dashboard(*live(), filter="user:nobody") as it:
         await it.press("x", *"U1", "enter", "enter")
         assert isinstance(it.app.screen, Form) and "of U1 with 4002" in it.app.screen.outcome
+
+
+@pytest.mark.parametrize(
+    ("filter", "keys", "told"),
+    [
+        ("user:nobody", "3", "none of 3 messages passes the filter user:nobody"),
+        ("user:U000777", "3f", "none of 1 messages has failed"),
+    ],
+)
+async def test_no_message_that_is_shown_is_told_from_no_message(
+    dashboard: Open, filter: str, keys: str, told: str
+) -> None:
+    async with dashboard(*live(), filter=filter) as it:
+        await it.press(*keys)
+        assert told in it.text and "no message yet" not in it.text
 
 
 async def test_the_cursor_stays_on_its_row_when_the_order_changes(dashboard: Open) -> None:

@@ -21,6 +21,7 @@ from kama.tui.widgets.live_table import LiveTable
 View = Literal["all", "unsent", "failed"]
 # Every message is unsent for a moment: only then is it worth a look.
 UNSENT_AFTER_MS = 2_000
+_NOTHING = "no message yet. Try: kama send hello --from U1 --to U2"
 _SHOWN = 500
 _SAMPLED_MS = 5_000
 _ORDER = ("failed", "accepted", "stored", "sent", "delivered", "read")
@@ -76,7 +77,7 @@ class MessagesScreen(MonitorScreen):
         yield LiveTable(
             COLUMNS,
             lambda message: message.uuid,
-            hints=("no message yet. Try: kama send hello --from U1 --to U2",),
+            hints=(_NOTHING,),
             newest_first=True,
             id="messages",
         )
@@ -94,7 +95,9 @@ class MessagesScreen(MonitorScreen):
         unsent = [message for message in messages if message.at_ms > whole and is_unsent(message, now_ms)]
         failed = [message for message in messages if message.status == "failed"]
         by_view: dict[View, list[Message]] = {"all": messages, "failed": failed, "unsent": unsent}
-        self.query_one("#messages", LiveTable).update(by_view[self.view][:_SHOWN], now_ms)
+        table = self.query_one("#messages", LiveTable)
+        table.hints = (self._why_none(len(messages)),)
+        table.update(by_view[self.view][:_SHOWN], now_ms)
         words: list[tuple[str, Tone]] = []
         for view, rows in by_view.items():
             tone: Tone = "strong" if view == self.view else "dim"
@@ -103,6 +106,13 @@ class MessagesScreen(MonitorScreen):
         is_sampled = now_ms - whole < _SAMPLED_MS
         hint = " events are sampled: a filter shows all of a few" if is_sampled else " f: next · Enter: trace"
         self.query_one("#messages-title", Line).show([*words, (hint, "warn" if is_sampled else "dim")])
+
+    def _why_none(self, passing: int) -> str:
+        """What stands where no message is shown, though there may be some."""
+        if passing:
+            return f"none of {passing:,} messages {'has failed' if self.view == 'failed' else 'is unsent'}"
+        known = len(self.feed.store.messages)
+        return f"none of {known:,} messages passes the filter {self.feed.filter}" if known else _NOTHING
 
     @on(LiveTable.Picked)
     def _pick(self, event: LiveTable.Picked) -> None:
