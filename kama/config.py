@@ -214,7 +214,9 @@ def _nearest(name: str, known: Collection[str]) -> str:
 
 
 # pydantic's sentences, down to what was expected.
-_EXPECTED = re.compile(r"^(?:Value error, )?(?:(?:Input|String|Value) should (?:be|have)|expected) ", re.IGNORECASE)
+_EXPECTED = re.compile(
+    r"^(?:Value error, )?(?:(?:Input|String|Value) should (?:be|have|match)|expected) ", re.IGNORECASE
+)
 _UNPARSED = re.compile(r", (?:unable to parse|got a number with).*")
 
 

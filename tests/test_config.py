@@ -150,6 +150,10 @@ def test_a_pipe_can_be_a_settings_file(tmp_path: Path) -> None:
             "[limits]\nmessages_per_second = nan",
             "limits.messages_per_second ({file}): expected a finite number, got nan",
         ),
+        (
+            '[kafka]\ntopic = "a b"',
+            "kafka.topic ({file}): expected pattern '^[A-Za-z0-9._-]+$', got 'a b'",
+        ),
         ("[limits]\nburst = -1", "limits.burst ({file}): expected greater than or equal to 1, got -1"),
         (
             '[auth]\naccess_ttl = "soon"',
