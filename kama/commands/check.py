@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -25,6 +26,7 @@ def check(
     flags = {} if mode is None else {"node.mode": (mode, "--mode")}
     config = load_config(file=config_file, data_dir=data_dir, flags=flags)
     findings: list[dict[str, Any]] = [_secret(config)]
+    logging.getLogger("aiokafka").addHandler(logging.NullHandler())  # what it has to say is in a finding
 
     async def call() -> None:
         from kama.server.checkup import check_up

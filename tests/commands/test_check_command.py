@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import uuid
 from pathlib import Path
 
@@ -27,6 +29,13 @@ def test_what_does_not_answer_is_named_with_its_setting(kama: Kama, monkeypatch:
     assert "redis.url" in failed["redis"]["hint"]
     assert "kafka.bootstrap_servers" in failed["kafka"]["hint"]
     assert "store.url" in failed["several nodes"]["hint"]
+
+
+def test_what_does_not_answer_is_told_once() -> None:
+    environment = {**os.environ, "KAMA_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1"}
+    command = [sys.executable, "-m", "kama", "check", "--mode", "kafka"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (1, "") and "FAILED  kafka" in done.stdout
 
 
 def test_a_file_that_is_no_database_fails(kama: Kama, tmp_path: Path) -> None:
