@@ -1,5 +1,18 @@
-"""`python -m kama`."""
+"""`kama`, and `python -m kama`."""
 
-from kama.cli import main
+from __future__ import annotations
 
-main()
+import sys
+
+
+def main() -> None:
+    """Ctrl-C ends it also while what the command needs is still being imported."""
+    try:
+        from kama.cli import main as run
+    except KeyboardInterrupt:
+        sys.exit(130)
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -261,6 +261,13 @@ def test_ctrl_c_ends_a_command_with_130_and_no_traceback() -> None:
     assert (waiting.returncode, out, err.strip()) == (130, "", "")
 
 
+def test_ctrl_c_while_it_is_still_importing_ends_it_in_the_same_way(tmp_path: Path) -> None:
+    # The first that kama.cli imports from elsewhere.
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")
+    done = process("version", PYTHONPATH=os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH")))))
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [("kama se", "send"), ("kama se", "serve"), ("kama group dis", "dissolve"), ("kama config e", "env")],
