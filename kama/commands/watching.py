@@ -74,14 +74,19 @@ class Tokens:
         return f"with a token of 10 minutes as {self.role}, made from the local secret"
 
     def _keeper(self) -> TokenKeeper:
-        hint = f"give a token: --token-file FILE, or KAMA_TOKEN; kama token {OPERATOR} --role {self.role} makes one"
+        hint = "give a token: --token-file FILE, or KAMA_TOKEN"
         if not all(map(_is_local, self.servers)):
-            raise Unauthorised("no token was given, and the local secret is for nodes on this machine", hint=hint)
+            raise Unauthorised(
+                "no token was given, and the local secret is for nodes on this machine",
+                hint=f"{hint}; kama token {OPERATOR} --role {self.role} makes one",
+            )
         try:
             return token_keeper(load_config(file=self.config_file, data_dir=self.data_dir))
         except SettingsError as error:
             if error.field != "auth.secret":
                 raise
+            # Without a good secret kama token makes none either: what mends that comes first.
+            hint = f"{error.hint}; or {hint}" if error.hint else hint
             raise Unauthorised(f"no token was given, and {error.message}", hint=hint) from None
 
 

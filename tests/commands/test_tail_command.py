@@ -129,7 +129,7 @@ async def test_a_token_that_may_not_ends_it_with_4(
     [
         ({"KAMA_TOKEN": "two words"}, ExitCode.USAGE, ""),
         ({"KAMA_TOKEN": "", "KAMA_CONFIG": "/no/such"}, ExitCode.USAGE, "\nhint: kama config init FILE makes one"),
-        ({"KAMA_TOKEN": ""}, ExitCode.AUTH, "\nhint: give a token"),
+        ({"KAMA_TOKEN": ""}, ExitCode.AUTH, "\nhint: start a node once (kama serve), it makes one; or give a token"),
     ],
 )
 def test_a_token_that_cannot_be_had_ends_it_as_any_command(
