@@ -19,7 +19,6 @@ from kama.commands.common import (
     AsJson,
     ConfigFile,
     DataDir,
-    TokenFile,
     count_of,
     duration,
     note,
@@ -84,7 +83,12 @@ def bench(
         bool, typer.Option("--verify", help="Keep a ledger; exit code 1: lost, duplicated or reordered")
     ] = False,
     yes_remote: Annotated[bool, typer.Option("--yes-remote", help="Load a node on another machine")] = False,
-    token_file: TokenFile = None,
+    token_file: Annotated[
+        str | None,
+        typer.Option(
+            "--token-file", "-t", metavar="FILE", help="File with an operator's token, - for stdin, instead of our own"
+        ),
+    ] = None,
     as_json: AsJson = False,
     config_file: ConfigFile = None,
     data_dir: DataDir = None,
