@@ -34,12 +34,12 @@ def client_of(node: RunningNode, user_id: str = "U1", role: str = "user", *, tim
 
 
 @contextlib.asynccontextmanager
-async def listening(answer: Answer) -> AsyncIterator[NodeClient]:
+async def listening(answer: Answer, timeout: float = 10.0) -> AsyncIterator[NodeClient]:
     """A client of a server that does this with every connection, and no more."""
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     try:
-        async with NodeClient(f"http://127.0.0.1:{port}", lambda: "a-token", timeout=0.5) as client:
+        async with NodeClient(f"http://127.0.0.1:{port}", lambda: "a-token", timeout=timeout) as client:
             yield client
     finally:
         server.close()
@@ -259,7 +259,7 @@ async def test_a_server_that_hangs_times_out(way: Way) -> None:
         await ended.wait()
         writer.close()
 
-    async with listening(hang) as client:
+    async with listening(hang, timeout=0.5) as client:
         with pytest.raises(TimedOut, match=r"did not answer .* within 0.5 s") as late:
             await way(client)
         ended.set()

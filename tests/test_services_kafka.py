@@ -45,6 +45,11 @@ def heavy(test: object) -> object:
     return pytest.mark.heavy(pytest.mark.timeout(300)(needs_java(test)))
 
 
+def drill(test: object) -> object:
+    """What each run of the tests with Kafka rests on shows itself there: this is for whoever changes it."""
+    return pytest.mark.drill(heavy(test))
+
+
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
     """Three brokers for this module, ended with it."""
@@ -108,7 +113,7 @@ def ports(brokers: str) -> list[int]:
     return [int(address.rpartition(":")[2]) for address in brokers.split(",")]
 
 
-@heavy
+@drill
 async def test_what_an_idempotent_producer_sends_reaches_a_group(brokers: str, topic: str) -> None:
     async with producer(brokers) as sender, consumer(brokers, topic, "readers") as reader:
         await sender.send_and_wait(topic, b"hello", key=b"a", headers=[("from", b"test")])
@@ -116,7 +121,7 @@ async def test_what_an_idempotent_producer_sends_reaches_a_group(brokers: str, t
     assert (message.key, message.value, message.headers) == (b"a", b"hello", (("from", b"test"),))
 
 
-@heavy
+@drill
 async def test_a_group_goes_on_after_the_offset_that_it_committed(brokers: str, topic: str) -> None:
     async with producer(brokers) as sender:
         for number in range(4):
@@ -128,7 +133,7 @@ async def test_a_group_goes_on_after_the_offset_that_it_committed(brokers: str, 
         assert await values(second, 2) == [b"2", b"3"]
 
 
-@heavy
+@drill
 async def test_two_members_of_a_group_share_the_partitions(brokers: str, topic: str) -> None:
     async with consumer(brokers, topic, "sharing") as one, consumer(brokers, topic, "sharing") as other:
         async with asyncio.timeout(30):
@@ -137,7 +142,7 @@ async def test_two_members_of_a_group_share_the_partitions(brokers: str, topic: 
         assert len(one.assignment() | other.assignment()) == 3
 
 
-@heavy
+@drill
 async def test_a_write_needs_two_of_the_three_copies(brokers: str, topic: str) -> None:
     async with admin(brokers) as client:
         [answer] = await client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
@@ -147,7 +152,7 @@ async def test_a_write_needs_two_of_the_three_copies(brokers: str, topic: str) -
     assert {len(partition["replicas"]) for partition in described["partitions"]} == {3}
 
 
-@heavy
+@drill
 def test_a_second_up_finds_the_running_brokers(environment: Environment, brokers: str) -> None:
     assert variables(services(environment, "up", "kafka").stdout) == {
         VARIABLE: brokers,
@@ -155,14 +160,13 @@ def test_a_second_up_finds_the_running_brokers(environment: Environment, brokers
     }
 
 
-@heavy
+@drill
 @needs_proc
 def test_brokers_and_controllers_listen_on_loopback_only(environment: Environment, brokers: str) -> None:
     assert [listeners(record(environment, name)["pid"]) for name in BROKERS] == [LOOPBACK] * 3
 
 
-@heavy
-@pytest.mark.drill
+@drill
 async def test_a_broker_killed_under_load_costs_no_acknowledged_message(
     environment: Environment, brokers: str, topic: str
 ) -> None:
@@ -189,8 +193,7 @@ async def test_a_broker_killed_under_load_costs_no_acknowledged_message(
         assert set(await values(reader, acknowledged)) == {b"%d" % number for number in range(acknowledged)}
 
 
-@heavy
-@pytest.mark.drill
+@drill
 async def test_up_brings_three_killed_brokers_back_with_their_messages(
     environment: Environment, brokers: str, topic: str
 ) -> None:
@@ -203,7 +206,7 @@ async def test_up_brings_three_killed_brokers_back_with_their_messages(
         assert await values(reader, 1) == [b"kept"]
 
 
-@heavy
+@drill
 async def test_a_paused_broker_hangs_and_goes_on(environment: Environment, brokers: str) -> None:
     port = ports(brokers)[0]
     reading, writing = await asyncio.open_connection("127.0.0.1", port)
@@ -223,7 +226,7 @@ async def test_a_paused_broker_hangs_and_goes_on(environment: Environment, broke
 API_VERSIONS = b"\0\0\0\x0a" + b"\0\x12" + b"\0\0" + b"\0\0\0\x01" + b"\xff\xff"
 
 
-@heavy
+@drill
 @needs_proc
 def test_what_a_killed_run_left_behind_is_ended_by_the_next(fresh: Environment) -> None:
     with killed_run(fresh, "kafka") as seen:

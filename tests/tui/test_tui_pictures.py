@@ -17,7 +17,7 @@ def draw(folder: Path) -> dict[str, bytes]:
     return {path.stem: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.heavy
+@pytest.mark.drill
 def test_the_same_recording_gives_the_same_pictures(tmp_path: Path) -> None:
     first = draw(tmp_path / "first")
     assert set(first) == NAMES

@@ -21,10 +21,18 @@ STATES = {
     "gone": link(LinkState.GONE, cause=GONE, attempt=7, next_try_ms=NOW_MS + 4_000),
     "auth failed": link(LinkState.AUTH_FAILED, cause="the signature is wrong", attempt=2, next_try_ms=NOW_MS + 9_000),
 }
-in_sizes = pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=lambda size: f"{size[0]}x{size[1]}")
+SMALL, LARGE = (80, 24), (120, 40)
 
 
-@in_sizes
+def in_sizes(*sizes: object) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("size", sizes, ids=lambda size: f"{size[0]}x{size[1]}")
+
+
+# What does not depend on the size is looked at in the larger one less often.
+rarely_large = in_sizes(SMALL, pytest.param(LARGE, marks=pytest.mark.drill))
+
+
+@in_sizes(SMALL, LARGE)
 async def test_every_screen_looks_as_reviewed_in_every_state(
     dashboard: Open, snap: Callable[[str, str], None], size: tuple[int, int]
 ) -> None:
@@ -37,7 +45,7 @@ async def test_every_screen_looks_as_reviewed_in_every_state(
                 snap(f"{screen} {state} {size[0]}x{size[1]}", it.text)
 
 
-@in_sizes
+@rarely_large
 async def test_every_screen_looks_as_reviewed_while_it_is_paused(
     dashboard: Open, snap: Callable[[str, str], None], size: tuple[int, int]
 ) -> None:
@@ -51,7 +59,7 @@ async def test_every_screen_looks_as_reviewed_while_it_is_paused(
             await it.press("p")
 
 
-@in_sizes
+@rarely_large
 async def test_every_screen_of_an_idle_node_says_what_to_try(
     dashboard: Open, snap: Callable[[str, str], None], size: tuple[int, int]
 ) -> None:
@@ -71,7 +79,7 @@ async def test_before_any_data_the_whole_screen_says_what_to_do(
         snap(f"first run {state}", it.text)
 
 
-@pytest.mark.parametrize("size", [(60, 20), (80, 16), (39, 24), (80, 9)], ids=lambda size: f"{size[0]}x{size[1]}")
+@in_sizes((60, 20), (80, 16), (39, 24), (80, 9))
 async def test_small_terminals_show_what_matters_most(
     dashboard: Open, snap: Callable[[str, str], None], size: tuple[int, int]
 ) -> None:
