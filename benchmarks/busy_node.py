@@ -159,7 +159,7 @@ class Crowd:
         message = build_message(request, uuid, seq, time.time_ns() // 1_000_000)
         await node.delivery.deliver(message_back(conversation, message, live=True))
 
-    def _sent(self, user_id: str, back: MessageBack, advance: bool, connection: str) -> None:
+    def _sent(self, user_id: str, back: MessageBack, up_to: int, connection: str) -> None:
         if user_id != back.send_id:
             journal = self._node.journal
             journal.written(back.uuid, user_id, connection, back.accepted_ms, live=back.live)

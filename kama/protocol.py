@@ -382,13 +382,17 @@ class AckFrame(Struct, kw_only=True, tag="ack"):
 
 
 class StatusFrame(Struct, kw_only=True, tag="status"):
-    """The sender's messages of `conversation` up to `seq` are now `status` (a name) by `user_id`; `at` in ms."""
+    """The sender's messages of `conversation` up to `seq` are now `status` (a name) by `user_id`; `at` in ms.
+
+    `after`: only those after this seq. Of those before it the user has still to pull some.
+    """
 
     conversation: str
     seq: int
     status: Literal["sent", "delivered", "read"]
     user_id: str
     at: int
+    after: int | UnsetType = UNSET
 
 
 class ErrorFrame(Struct, kw_only=True, omit_defaults=True, tag="error"):

@@ -157,12 +157,12 @@ class Receipt:
     conversation: str
     uuid: str | None = None
     seq: int | None = None
-    statuses: dict[str, int] = field(default_factory=dict)
+    statuses: dict[str, list[range]] = field(default_factory=dict)  # the seqs that have it
 
     @property
     def status(self) -> str:
         """The highest status that its seq has reached."""
-        reached = [name for name in _RISEN if self.seq is not None and self.statuses.get(name, 0) >= self.seq]
+        reached = [name for name in _RISEN if any(self.seq in seqs for seqs in self.statuses.get(name, ()))]
         return reached[-1] if reached else "accepted"
 
     def as_dict(self) -> dict[str, Any]:
@@ -208,8 +208,8 @@ class Poster:
             case "error" if mine or "client_msg_id" not in frame:
                 raise _refusal(frame)
             case "status" if frame["conversation"] == receipt.conversation:
-                status = frame["status"]
-                receipt.statuses[status] = max(frame["seq"], receipt.statuses.get(status, 0))
+                seqs = range(frame.get("after", 0) + 1, frame["seq"] + 1)
+                receipt.statuses.setdefault(frame["status"], []).append(seqs)
             case int() if mine:
                 receipt.seq = frame["seq"]
 

@@ -14,10 +14,11 @@ from kama.server.message_back import MessageBack
 
 @dataclass(slots=True)
 class _Gap:
-    """The cursor stands at `at`; the client pulls up to `end`."""
+    """The cursor stands at `at`, the client pulls up to `end`, and up to `beyond` everything after it was written."""
 
     at: int
     end: int
+    beyond: int
 
 
 @dataclass(slots=True)
@@ -81,7 +82,7 @@ class Pushed:
 
     def leave_to_pull(self, conversation: str, pushed: int, last_seq: int) -> None:
         """Catch-up ended at `pushed`; live messages go on after `last_seq`."""
-        self.gaps[conversation] = _Gap(pushed, last_seq)
+        self.gaps[conversation] = _Gap(pushed, last_seq, last_seq)
         self._last[conversation] = last_seq
 
     def next_behind(self) -> tuple[str, int, int] | None:
@@ -95,14 +96,21 @@ class Pushed:
         if self._behind.get(conversation, 0) <= target:
             self._behind.pop(conversation, None)
 
-    def advances(self, back: MessageBack) -> bool:
-        """Whether everything before a message that was written out has been too: then the user's cursor may move."""
+    def written(self, back: MessageBack) -> int:
+        """A message was written out: up to where everything has been now, so that the user's cursor may move there. 0:
+        that is no further than before."""
         gap = self.gaps.get(back.conversation) if self.gaps else None
         if gap is None:
-            return not back.pulled
-        if not back.pulled or back.seq != gap.at + 1:
-            return False
+            return 0 if back.pulled else back.seq
+        if not back.pulled:
+            if back.seq <= gap.at:  # told late, for the transport still held it
+                return back.seq
+            gap.beyond = max(gap.beyond, back.seq)
+            return 0
+        if back.seq != gap.at + 1:
+            return 0
         gap.at = back.seq
-        if gap.at >= gap.end:
-            del self.gaps[back.conversation]
-        return True
+        if gap.at < gap.end:
+            return back.seq
+        del self.gaps[back.conversation]
+        return gap.beyond

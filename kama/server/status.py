@@ -18,7 +18,7 @@ from kama.server.cache import HistoryCache
 from kama.server.events import Journal
 from kama.server.message_back import MessageBack
 from kama.server.store.database import is_transient
-from kama.server.store.progress import Progress, ProgressStore, StatusChange, sent_to
+from kama.server.store.progress import Progress, ProgressStore, StatusChange, sent_alone_to, sent_to
 from kama.server.tasks import cancel, spawn
 from kama.server.traffic import HighMark, StatusName
 
@@ -66,20 +66,21 @@ class StatusWriter:
         """Marks not yet committed."""
         return self._next.marks + self._in_hand.marks
 
-    def mark_sent(self, user_id: str, back: MessageBack, advance: bool, connection: str = "") -> None:
-        """`back` was written to a socket of `user_id`; `advance`: and so was everything before it."""
+    def mark_sent(self, user_id: str, back: MessageBack, up_to: int, connection: str = "") -> None:
+        """`back` was written to a socket of `user_id`, and everything of its conversation up to this seq (0: not even
+        what came before it)."""
         progress = self._next
         # The sender's own echo does not count, but a note to oneself has no other receiver.
         if back.unsent and (user_id != back.send_id or user_id == back.receive_id):
             back.unsent = False
-            progress.sent.append(sent_to(user_id, back))
+            progress.sent.append(sent_to(user_id, back) if up_to else sent_alone_to(user_id, back))
             self._journal.written(back.uuid, user_id, connection, back.accepted_ms, back.live)
-        if advance:
+        if up_to:
             seqs = progress.pushed.get(back.conversation)
             if seqs is None:
-                progress.pushed[back.conversation] = {user_id: back.seq}
-            elif seqs.get(user_id, 0) < back.seq:
-                seqs[user_id] = back.seq
+                progress.pushed[back.conversation] = {user_id: up_to}
+            elif seqs.get(user_id, 0) < up_to:
+                seqs[user_id] = up_to
         if self._is_idle:
             self._wake_up()
 
@@ -173,13 +174,17 @@ class StatusWriter:
             self._cache.submit(conversation, version, statuses=by_conversation[conversation])
 
     def _tell_senders(self, changes: Iterable[StatusChange]) -> None:
-        """One frame per sender, conversation, status and user: up to the highest seq that rose."""
-        highest: dict[tuple[str, str, MessageStatus, str], int] = {}
+        """One frame per sender, conversation, status and user: up to the highest seq that rose. What rose alone has one
+        of its own."""
+        highest: dict[tuple[str, str, MessageStatus, str, int], int] = {}
         for change in changes:
             if change.has_client_id:
-                key = (change.send_id, change.conversation, change.status, change.user_id)
+                after = change.seq - 1 if change.alone else 0
+                key = (change.send_id, change.conversation, change.status, change.user_id, after)
                 highest[key] = max(change.seq, highest.get(key, 0))
         at = time.time_ns() // 1_000_000
-        for (send_id, conversation, status, user_id), seq in highest.items():
+        for (send_id, conversation, status, user_id, after), seq in highest.items():
             frame = StatusFrame(conversation=conversation, seq=seq, status=_NAMES[status], user_id=user_id, at=at)
+            if after:
+                frame.after = after
             self._notify(send_id, encode(frame))

@@ -56,9 +56,9 @@ class ConnCounters:
 
 @dataclass(eq=False, slots=True)
 class UserConn:
-    """Made by the login handler, started by Sessions. `sent(user_id, message, advance, id)` is told of each message
-    that left this process; `advance`: and so did everything before it. `closed` is told once, by whoever ends it first.
-    `turn` is the node's."""
+    """Made by the login handler, started by Sessions. `sent(user_id, message, up_to, id)` is told of each message that
+    left this process; `up_to`: and so did everything of its conversation up to this seq (0: not what came before it).
+    `closed` is told once, by whoever ends it first. `turn` is the node's."""
 
     id: str
     identity: Identity
@@ -66,7 +66,7 @@ class UserConn:
     welcome: bytes
     backlog: Backlog
     limits: ConnLimits
-    sent: Callable[[str, MessageBack, bool, str], None]
+    sent: Callable[[str, MessageBack, int, str], None]
     closed: Callable[[UserConn], None]
     device: str = ""
     address: str = ""
@@ -208,7 +208,7 @@ class UserConn:
             self._report_later((back,))
         else:
             pushed = self.pushed
-            self.sent(user_id, back, not pushed.gaps or pushed.advances(back), self.id)
+            self.sent(user_id, back, pushed.written(back) if pushed.gaps else back.seq, self.id)
         return True
 
     def offer_control(self, frame: bytes) -> None:
@@ -321,10 +321,10 @@ class UserConn:
         traffic.written_bytes += size
 
     def _report(self, items: Sequence[Item]) -> None:
-        user_id, sent, advances = self.identity.user_id, self.sent, self.pushed.advances
+        user_id, sent, written = self.identity.user_id, self.sent, self.pushed.written
         for item in items:
             if not isinstance(item, bytes):
-                sent(user_id, item, advances(item), self.id)
+                sent(user_id, item, written(item), self.id)
 
     def _report_later(self, items: Sequence[Item]) -> None:
         if self._unconfirmed is None:
@@ -332,7 +332,7 @@ class UserConn:
         self._unconfirmed.add(items)
 
     def _report_one(self, back: MessageBack) -> None:
-        self.sent(self.user_id, back, self.pushed.advances(back), self.id)
+        self.sent(self.user_id, back, self.pushed.written(back), self.id)
 
     def _all_confirmed(self) -> None:
         self._unconfirmed = None

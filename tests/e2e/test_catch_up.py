@@ -78,6 +78,36 @@ async def test_a_backlog_that_was_not_pulled_is_still_there_at_the_next_login(st
         assert seqs(receiver.messages) == list(range(11, 21))
 
 
+def said_to_be_sent(frames: list[dict[str, Any]]) -> set[int]:
+    """The seqs that status frames have said are sent."""
+    statuses = [frame for frame in frames if frame.get("type") == "status"]
+    return {seq for frame in statuses for seq in range(frame.get("after", 0) + 1, frame["seq"] + 1)}
+
+
+async def test_of_a_backlog_that_is_left_to_pull_no_sender_is_told_that_it_was_sent(start_node: StartNode) -> None:
+    node = await start_node(limits={"messages_per_second": 0, "resume_max": 2})
+    await post(node, "U1", "U2", 5)
+    async with node.login("U1") as sender, node.login("U2") as receiver:
+        await sender.say("U2", "6", client_msg_id="6")
+        await sender.wait_for(lambda frame: frame.get("type") == "status" and frame["seq"] == 6)
+        await eventually(lambda: said_to_be_sent(sender.frames) == {1, 2, 6})
+        await receiver.send({"type": "pull", "conversation": "U1_U2", "after_seq": 2, "limit": 3})
+        await eventually(lambda: said_to_be_sent(sender.frames) == {1, 2, 3, 4, 5, 6})
+        assert seqs(receiver.messages) == [1, 2, 6, 3, 4, 5]
+
+
+async def test_once_a_backlog_is_pulled_what_was_sent_beyond_it_is_not_caught_up_again(start_node: StartNode) -> None:
+    node = await start_node(limits={"messages_per_second": 0, "resume_max": 2})
+    await post(node, "U1", "U2", 5)
+    async with node.login("U2") as receiver:
+        await post(node, "U1", "U2", 1, start=6)
+        await receiver.send({"type": "pull", "conversation": "U1_U2", "after_seq": 2, "limit": 3})
+        await receiver.wait_for(lambda frame: frame.get("event") == "pulled")
+    await eventually(lambda: node.node.status.depth == 0)
+    async with node.login("U2") as receiver:
+        assert receiver.messages == []
+
+
 async def test_the_backlog_is_paced_by_a_socket_that_does_not_read(start_node: StartNode) -> None:
     node = await start_node(limits={"messages_per_second": 0, "resume_max": 100_000})
     async with node.login("U1", post_only="1") as sender:

@@ -40,7 +40,7 @@ def build_conn(
         welcome=b"{}",
         backlog=FakeBacklog(),
         limits=limits or ConnLimits(),
-        sent=lambda user_id, back, advance, conn_id: None,
+        sent=lambda user_id, back, up_to, conn_id: None,
         closed=lambda conn: None,
         post_only=post_only,
         journal=journal or Journal(),

@@ -97,7 +97,7 @@ async def desk(database: Database) -> AsyncIterator[Desk]:
 
 async def test_what_was_written_to_the_receiver_is_sent_and_its_cursor_moves(desk: Desk) -> None:
     (back,) = await desk.insert(("U1", "U2"))
-    desk.writer.mark_sent("U2", back, advance=True)
+    desk.writer.mark_sent("U2", back, back.seq)
     await desk.settled()
     assert await desk.statuses() == [MessageStatus.SENT]
     assert await desk.cursor("U2") == (1, 0, 0)
@@ -105,8 +105,8 @@ async def test_what_was_written_to_the_receiver_is_sent_and_its_cursor_moves(des
 
 async def test_a_slower_connection_of_the_same_user_does_not_set_its_cursor_back(desk: Desk) -> None:
     first, second = await desk.insert(("U1", "U2"), ("U1", "U2"))
-    desk.writer.mark_sent("U2", second, advance=True)
-    desk.writer.mark_sent("U2", first, advance=True)
+    desk.writer.mark_sent("U2", second, second.seq)
+    desk.writer.mark_sent("U2", first, first.seq)
     assert desk.writer.marked("U2")(KEY) == 2
     await desk.settled()
     assert await desk.cursor("U2") == (2, 0, 0)
@@ -114,8 +114,8 @@ async def test_a_slower_connection_of_the_same_user_does_not_set_its_cursor_back
 
 async def test_what_is_marked_is_known_before_it_is_committed(desk: Desk) -> None:
     first, second = await desk.insert(("U1", "U2"), ("U1", "U2"))
-    desk.writer.mark_sent("U2", first, advance=True)
-    desk.writer.mark_sent("U2", second, advance=True)
+    desk.writer.mark_sent("U2", first, first.seq)
+    desk.writer.mark_sent("U2", second, second.seq)
     before = desk.writer.marked("U2")
     assert (before(KEY), before("U2_U3"), desk.writer.marked("U1")(KEY)) == (2, 0, 0)
     await desk.settled()
@@ -126,7 +126,7 @@ async def test_what_is_marked_is_known_before_it_is_committed(desk: Desk) -> Non
 async def test_the_senders_own_echo_is_not_sent_but_moves_its_cursor(desk: Desk) -> None:
     """KamaChat defect 8: the sender's echo made a message count as sent."""
     (back,) = await desk.insert(("U1", "U2"))
-    desk.writer.mark_sent("U1", back, advance=True)
+    desk.writer.mark_sent("U1", back, back.seq)
     await desk.settled()
     assert await desk.statuses() == [MessageStatus.UNSENT]
     assert await desk.cursor("U1") == (1, 0, 0)
@@ -134,17 +134,28 @@ async def test_the_senders_own_echo_is_not_sent_but_moves_its_cursor(desk: Desk)
 
 async def test_a_note_to_oneself_is_sent_when_it_was_written(desk: Desk) -> None:
     (back,) = await desk.insert(("U1", "U1"))
-    desk.writer.mark_sent("U1", back, advance=True)
+    desk.writer.mark_sent("U1", back, back.seq)
     await desk.settled()
     assert await desk.statuses("U1_U1") == [MessageStatus.SENT]
 
 
 async def test_a_message_past_a_gap_is_sent_and_leaves_the_cursor(desk: Desk) -> None:
     backs = await desk.insert(("U1", "U2"), ("U1", "U2"))
-    desk.writer.mark_sent("U2", backs[1], advance=False)
+    desk.writer.mark_sent("U2", backs[1], up_to=0)
     await desk.settled()
     assert await desk.statuses() == [0, 1]
     assert await desk.cursor("U2") == (0, 0, 0)
+
+
+async def test_of_a_message_past_a_gap_its_sender_is_told_alone(desk: Desk) -> None:
+    (first,) = await desk.insert(("U1", "U2"), client_msg_id="c1")
+    await desk.insert(("U1", "U2"), client_msg_id="c2")
+    (third,) = await desk.insert(("U1", "U2"), client_msg_id="c3")
+    desk.writer.mark_sent("U2", first, first.seq)
+    desk.writer.mark_sent("U2", third, up_to=0)
+    await desk.settled()
+    await until(lambda: len(desk.told) == 2)
+    assert [(frame.get("after", 0), frame["seq"]) for _, frame in desk.told] == [(0, 1), (2, 3)]
 
 
 async def test_who_has_read_has_received_and_was_sent(desk: Desk) -> None:
@@ -169,7 +180,7 @@ async def test_the_sender_is_told_in_one_frame_up_to_the_last_message(desk: Desk
 
 async def test_a_client_without_client_msg_ids_is_told_nothing(desk: Desk) -> None:
     (back,) = await desk.insert(("U1", "U2"))
-    desk.writer.mark_sent("U2", back, advance=True)
+    desk.writer.mark_sent("U2", back, back.seq)
     desk.writer.mark_received("U2", KEY, 1, READ)
     await desk.settled()
     assert await desk.statuses() == [3]
@@ -186,10 +197,10 @@ async def test_the_same_receipt_again_tells_nobody(desk: Desk) -> None:
 
 async def test_a_signal_that_only_the_receiver_sees_is_sent_by_reaching_it(desk: Desk) -> None:
     (back,) = await desk.insert(("U1", "U2"), type=MessageType.AUDIO_OR_VIDEO, content="", av_data="{}")
-    desk.writer.mark_sent("U1", back, advance=True)
+    desk.writer.mark_sent("U1", back, back.seq)
     await desk.settled()
     assert await desk.statuses() == [0]
-    desk.writer.mark_sent("U2", back, advance=True)
+    desk.writer.mark_sent("U2", back, back.seq)
     await desk.settled()
     assert await desk.statuses() == [1]
 
@@ -198,10 +209,10 @@ async def test_marks_gather_while_a_batch_is_written(desk: Desk) -> None:
     """KamaChat defect 32: an update per message and connection."""
     backs = await desk.insert(*[("U1", "U2")] * 50)
     desk.store.gate.clear()
-    desk.writer.mark_sent("U2", backs[0], advance=True)
+    desk.writer.mark_sent("U2", backs[0], backs[0].seq)
     await asyncio.sleep(0)
     for back in backs:
-        desk.writer.mark_sent("U2", back, advance=True)
+        desk.writer.mark_sent("U2", back, back.seq)
     assert desk.writer.depth == 2 + 49 + 1
     desk.store.gate.set()
     await desk.settled()
@@ -215,7 +226,7 @@ async def test_the_cached_history_shows_the_new_status(desk: Desk) -> None:
     (back,) = await desk.insert(("U1", "U2"))
     desk.cache.fill(KEY, await desk.messages.history(KEY, 10))
     await desk.cache.start()
-    desk.writer.mark_sent("U2", back, advance=True)
+    desk.writer.mark_sent("U2", back, back.seq)
     await desk.settled()
     await until(lambda: desk.cache.depth == 0)
     kept = await desk.cache.read(KEY, 2)
@@ -228,7 +239,7 @@ async def test_a_store_that_fails_is_tried_again_until_it_works(desk: Desk) -> N
     (back,) = await desk.insert(("U1", "U2"), client_msg_id="c")
     desk.store.failures = 2
     with capture_logs() as logs:
-        desk.writer.mark_sent("U2", back, advance=True)
+        desk.writer.mark_sent("U2", back, back.seq)
         await desk.settled()
     assert [entry["event"] for entry in logs] == ["status batch not stored: trying again"] * 2
     assert await desk.statuses() == [1]
@@ -251,7 +262,7 @@ async def test_closing_writes_what_is_marked(database: Database) -> None:
     desk = Desk(database)
     (back,) = await desk.insert(("U1", "U2"))
     await desk.writer.start()
-    desk.writer.mark_sent("U2", back, advance=True)
+    desk.writer.mark_sent("U2", back, back.seq)
     await desk.writer.close()
     await desk.writer.close()
     assert await desk.statuses() == [1]
@@ -263,7 +274,7 @@ async def test_closing_is_not_held_up_by_a_store_that_fails(database: Database) 
     desk.store.failures = 10**6
     await desk.writer.start()
     with capture_logs():
-        desk.writer.mark_sent("U2", back, advance=True)
+        desk.writer.mark_sent("U2", back, back.seq)
         async with asyncio.timeout(5):
             await desk.writer.close()
     assert await desk.statuses() == [0]
@@ -316,7 +327,7 @@ async def play(database: Database, plan: list[list[tuple[str, str, int]]]) -> No
     for batch in plan:
         for act, user, seq in batch:
             if act in ("sent", "pulled"):
-                desk.writer.mark_sent(user, backs[seq - 1], advance=act == "sent")
+                desk.writer.mark_sent(user, backs[seq - 1], seq if act == "sent" else 0)
             else:
                 desk.writer.mark_received(user, KEY, seq, DELIVERED if act == "delivered" else READ)
         await desk.settled()

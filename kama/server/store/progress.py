@@ -21,7 +21,7 @@ _Row = Row[Any]
 
 
 class StatusChange(Struct, frozen=True, gc=False):
-    """A message whose status rose, and by whom."""
+    """A message whose status rose, and by whom. `alone`: that of the messages before it may not have."""
 
     uuid: int
     conversation: str
@@ -30,6 +30,7 @@ class StatusChange(Struct, frozen=True, gc=False):
     has_client_id: bool
     status: MessageStatus
     user_id: str
+    alone: bool = False
 
 
 _SENT = MessageStatus.SENT
@@ -38,6 +39,11 @@ _SENT = MessageStatus.SENT
 def sent_to(user_id: str, back: MessageBack) -> StatusChange:
     """What it is to a message that it was written to this user."""
     return StatusChange(back.uuid, back.conversation, back.seq, back.send_id, back.has_client_id, _SENT, user_id)
+
+
+def sent_alone_to(user_id: str, back: MessageBack) -> StatusChange:
+    """The same, past a gap that the user has still to pull."""
+    return StatusChange(back.uuid, back.conversation, back.seq, back.send_id, back.has_client_id, _SENT, user_id, True)
 
 
 @dataclass(slots=True)
