@@ -26,9 +26,12 @@ def demo(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(tmp_path)},
     )  # fmt: skip
     yield process
-    if process.poll() is None:
+    process.terminate()  # killed, it would leave its node
+    try:
+        process.communicate(timeout=30)
+    except subprocess.TimeoutExpired:
         process.kill()
-    process.communicate()
+        raise
 
 
 def accepted(url: str) -> float:
