@@ -362,7 +362,7 @@ def test_a_read_equals_the_store_whatever_happens_between(make_backend: MakeBack
 
     held = loop.run(make())
 
-    @settings(THROUGH_A_DATABASE, max_examples=35)
+    @settings(THROUGH_A_DATABASE, max_examples=70)
     @given(steps)
     def check(plan: list[Any]) -> None:
         loop.run(play(loop, held, plan))

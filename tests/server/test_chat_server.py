@@ -586,7 +586,7 @@ plans = st.lists(
 def test_whatever_is_sent_is_settled_once_stored_once_and_delivered_once_in_order(loop: Loop) -> None:
     """With repeats, failures of the store, and senders that race each other."""
 
-    @settings(THROUGH_A_DATABASE, max_examples=20)
+    @settings(THROUGH_A_DATABASE, max_examples=40)
     @given(plans, st.integers(0, 1), st.integers(1, 5))
     def check(plan: list[tuple[str, str, str]], failures: int, size: int) -> None:
         loop.run(play(loop.database, plan, failures, size))

@@ -284,7 +284,7 @@ async def test_closing_is_not_held_up_by_a_store_that_does_not_answer(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a receipt, which waits for the folding process."""
-    monkeypatch.setattr("kama.server.status._PATIENCE", 0.1, raising=False)
+    monkeypatch.setattr("kama.server.status._PATIENCE", 0.1)
     desk = Desk(database)
     desk.store.gate.clear()
     await desk.writer.start()
@@ -306,7 +306,7 @@ acts = st.tuples(
 def test_in_any_order_of_marks_nothing_goes_back(loop: Loop) -> None:
     """Statuses and cursors only rise, sent >= delivered >= read, and senders are never told of a step back."""
 
-    @settings(THROUGH_A_DATABASE, max_examples=20)
+    @settings(THROUGH_A_DATABASE, max_examples=40)
     @given(st.lists(st.lists(acts, max_size=6), max_size=5))
     def check(plan: list[list[tuple[str, str, int]]]) -> None:
         loop.run(play(loop.database, plan))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from fake_source import NOW_MS, hello, history, link, snap
 from injection import CORPUS, controls_in
 from tui_dashboard import Open
@@ -53,8 +54,10 @@ async def all_is_drawn(app: MonitorApp) -> None:
     assert app.is_running and app._exception is None
 
 
-async def test_no_screen_and_no_form_lets_a_control_through(dashboard: Open) -> None:
-    async with dashboard(*attack(), size=(200, 50)) as it:  # as many columns as there are
+# As many columns as there are; fewer, that are cut off, less often.
+@pytest.mark.parametrize("size", [(200, 50), pytest.param((80, 24), marks=pytest.mark.drill)], ids=["wide", "narrow"])
+async def test_no_screen_and_no_form_lets_a_control_through(dashboard: Open, size: tuple[int, int]) -> None:
+    async with dashboard(*attack(), size=size) as it:
         for key in "123456":
             await it.press(key)
             assert_harmless(it.text)

@@ -204,7 +204,7 @@ def play(archive: Archive, script: list[tuple[str, list[Any]]]) -> None:
         )
 
 
-@settings(THROUGH_A_DATABASE, max_examples=20)
+@settings(THROUGH_A_DATABASE, max_examples=40)
 @given(scripts)
 def test_it_does_not_matter_where_one_transaction_ends_and_the_next_begins(script: list[tuple[str, list[Any]]]) -> None:
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:

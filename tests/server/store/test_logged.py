@@ -109,7 +109,7 @@ def test_any_batches_end_as_they_would_in_the_database_itself(
     monkeypatch.setattr("kama.server.store.logged_messages.Lately", partial(Lately, 2))
     runner, logged, plain = both
 
-    @settings(THROUGH_A_DATABASE, max_examples=20)
+    @settings(THROUGH_A_DATABASE, max_examples=40)
     @given(plans)
     def check(plan: list[list[Any]]) -> None:
         runner.run(compare(logged, plain, plan))

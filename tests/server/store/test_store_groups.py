@@ -152,7 +152,7 @@ async def test_a_large_group_can_be_made_and_dissolved(groups: GroupStore) -> No
 
 
 users = st.sets(st.sampled_from(["U2", "U3", "U4"]))
-SLOW = settings(THROUGH_A_DATABASE, max_examples=20)
+SLOW = settings(THROUGH_A_DATABASE, max_examples=40)
 
 
 def test_any_changes_end_with_the_right_members_and_one_cursor_each(loop: Loop) -> None:

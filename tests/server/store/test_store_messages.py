@@ -163,7 +163,7 @@ planned = st.tuples(st.sampled_from(PAIRS), st.sampled_from([None, None, "a", "b
 def test_any_batches_give_gapless_seqs_and_one_row_per_message(loop: Loop) -> None:
     """Whatever mix of conversations, repeats and redeliveries; and each batch run again changes nothing."""
 
-    @settings(THROUGH_A_DATABASE, max_examples=30)
+    @settings(THROUGH_A_DATABASE, max_examples=60)
     @given(st.lists(st.lists(planned, min_size=1, max_size=8), max_size=6))
     def check(plan: list[list[Any]]) -> None:
         loop.run_on_empty(store_and_compare(loop, batches_of(plan)))

@@ -196,7 +196,7 @@ marks = st.lists(
 
 
 def test_nothing_ever_goes_back_and_twice_is_once(loop: Loop) -> None:
-    @settings(THROUGH_A_DATABASE, max_examples=25)
+    @settings(THROUGH_A_DATABASE, max_examples=50)
     @given(st.lists(marks, max_size=6))
     def check(batches: list[list[tuple[str, int, MessageStatus]]]) -> None:
         loop.run_on_empty(apply_and_compare(loop, batches))
