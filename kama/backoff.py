@@ -6,10 +6,10 @@ from __future__ import annotations
 class Backoff:
     """`first` seconds, then twice as long each time, and never longer than `most`."""
 
-    __slots__ = ("_most", "delay", "first")
+    __slots__ = ("_first", "_most", "delay")
 
     def __init__(self, first: float, most: float) -> None:
-        self.first = first
+        self._first = first
         self._most = most
         self.delay = first  # before the next try
 
@@ -20,4 +20,4 @@ class Backoff:
 
     def begin_anew(self) -> None:
         """Something succeeded."""
-        self.delay = self.first
+        self.delay = self._first

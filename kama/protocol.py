@@ -16,7 +16,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from kama.errors import BadParameter, Code, KamaError, RateLimited
-from kama.refusals import UNREADABLE, describe, explain, fields_of
+from kama.refusals import UNREADABLE, describe, explain, fields_of, refuse_nul
 
 PROTOCOL_VERSION = 1
 HISTORY_LIMIT = 50
@@ -248,12 +248,8 @@ def _unreadable(error: Exception) -> BadFrame:
 def _refuse_nul(frame: ChatMessageRequest | ControlFrame) -> None:
     for field in frame.__struct_fields__:
         value = getattr(frame, field)
-        if isinstance(value, str) and "\x00" in value:
-            raise BadFrame(
-                "expected text without U+0000, which no database column holds, got one",
-                field=field,
-                client_msg_id=getattr(frame, "client_msg_id", None),
-            )
+        if isinstance(value, str):
+            refuse_nul(value, field, BadFrame, client_msg_id=getattr(frame, "client_msg_id", None))
 
 
 # --- call signals --------------------------------------------------------------------------------------

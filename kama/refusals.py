@@ -43,6 +43,12 @@ def explain(
     return kind(text, **details)
 
 
+def refuse_nul(text: str, field: str, kind: type[BadParameter] = BadParameter, **details: Any) -> None:
+    """Raises `kind` for text that PostgreSQL would not take."""
+    if "\0" in text:
+        raise kind("expected text without U+0000, which no database column holds, got one", field=field, **details)
+
+
 def _first_name(path: str | None) -> str | None:
     return re.split(r"[.\[]", path or "")[0] or None
 

@@ -11,6 +11,7 @@ from starlette.requests import Request
 
 from kama.errors import BadParameter
 from kama.protocol import ID_PATTERN, is_group_id
+from kama.refusals import refuse_nul
 from kama.server.auth import Identity
 from kama.server.directory import NodeInfo
 from kama.server.guard import read_body
@@ -49,7 +50,7 @@ class KickBody(Struct, forbid_unknown_fields=True):
 
 async def create_group(node: Node, identity: Identity, request: Request) -> dict[str, Any]:
     body: GroupBody = await read_body(request, GroupBody)
-    _refuse_nul(body.name, "name")
+    refuse_nul(body.name, "name")
     async with node.membership.change(body.group_id):
         group = await node.groups.create(body.group_id, body.owner_id, body.members, body.name)
     node.peers.post(None, GroupChanged(body.group_id))
@@ -60,7 +61,7 @@ async def create_group(node: Node, identity: Identity, request: Request) -> dict
 async def list_groups(node: Node, _identity: Identity, request: Request) -> dict[str, Any]:
     limit = number(request, "limit", 1, _PAGE_MAX) or _PAGE
     after = request.query_params.get("after", "")
-    _refuse_nul(after, "after")
+    refuse_nul(after, "after")
     groups = await node.groups.page(limit, after)
     listed = [{name: value for name, value in show(group).items() if name != "members"} for group in groups]
     return {"groups": listed, "next": groups[-1].group_id if len(groups) == limit else None}
@@ -112,11 +113,6 @@ def _group_id(request: Request) -> str:
     if not is_group_id(group_id):
         raise BadParameter(f"expected a group id G…, got {group_id[:24]!r}", field="group_id")
     return group_id
-
-
-def _refuse_nul(text: str, field: str) -> None:
-    if "\0" in text:
-        raise BadParameter("expected text without U+0000, which no database column holds, got one", field=field)
 
 
 def show(group: Group) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from kama.server.cache import HistoryCache
 from kama.server.events import Journal
 from kama.server.message_back import MessageBack
 from kama.server.store.database import is_transient
-from kama.server.store.progress import Progress, ProgressStore, StatusChange, sent_alone_to, sent_to
+from kama.server.store.progress import Progress, ProgressStore, StatusChange, sent_to
 from kama.server.tasks import cancel, spawn
 from kama.server.traffic import HighMark, StatusName
 
@@ -73,7 +73,7 @@ class StatusWriter:
         # The sender's own echo does not count, but a note to oneself has no other receiver.
         if back.unsent and (user_id != back.send_id or user_id == back.receive_id):
             back.unsent = False
-            progress.sent.append(sent_to(user_id, back) if up_to else sent_alone_to(user_id, back))
+            progress.sent.append(sent_to(user_id, back, not up_to))
             self._journal.written(back.uuid, user_id, connection, back.accepted_ms, back.live)
         if up_to:
             seqs = progress.pushed.get(back.conversation)

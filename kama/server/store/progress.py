@@ -36,14 +36,9 @@ class StatusChange(Struct, frozen=True, gc=False):
 _SENT = MessageStatus.SENT
 
 
-def sent_to(user_id: str, back: MessageBack) -> StatusChange:
-    """What it is to a message that it was written to this user."""
-    return StatusChange(back.uuid, back.conversation, back.seq, back.send_id, back.has_client_id, _SENT, user_id)
-
-
-def sent_alone_to(user_id: str, back: MessageBack) -> StatusChange:
-    """The same, past a gap that the user has still to pull."""
-    return StatusChange(back.uuid, back.conversation, back.seq, back.send_id, back.has_client_id, _SENT, user_id, True)
+def sent_to(user_id: str, back: MessageBack, alone: bool = False) -> StatusChange:
+    """What it is to a message that it was written to this user; `alone`: past a gap that the user has still to pull."""
+    return StatusChange(back.uuid, back.conversation, back.seq, back.send_id, back.has_client_id, _SENT, user_id, alone)
 
 
 @dataclass(slots=True)
